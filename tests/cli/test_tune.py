@@ -51,6 +51,8 @@ def test_images_of_a_tuned_model_are_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
+        (("tune", "--json"), 2, "--json is given without --list"),
+        (("tune", "--clear", "--json"), 2, "--json is given without --list"),
         (("tune", "--list", "--clear"), 2, "expected --list or --clear, not both"),
         (("tune", "-m", "no/such/folder/here"), 3, "no/such/folder/here"),
         (("tune", "extra"), 2, "extra"),
@@ -61,3 +63,69 @@ def test_what_makes_no_sense_is_refused(arguments: tuple[str, ...], code: int, l
     assert (result.exit_code, result.stdout) == (code, "")
     assert result.stderr.startswith("error: ")
     assert line in result.stderr
+
+
+def made(folder: Path, record: str = "{}") -> Path:
+    """A folder that looks like a tuned graph."""
+    folder.mkdir(parents=True)
+    (folder / "weights").write_bytes(bytes(100))
+    (folder / "tuned.json").write_text(record)
+    return folder
+
+
+def test_clear_removes_what_sdrt_made_and_nothing_else(cache: Path, tmp_path: Path) -> None:
+    compiled, elsewhere = cache / "compiled", made(tmp_path / "elsewhere")
+    tuned, partial = made(compiled / "cpu-0" / "unet-1"), made(compiled / "cpu-0" / ".partial-1")
+    notes = compiled / "cpu-0" / "notes" / "thesis.txt"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    beside = made(compiled / "cpu-0" / "vae-2") / "mine.txt"
+    beside.write_text("mine")
+    (compiled / "cpu-0" / "link").symlink_to(elsewhere, target_is_directory=True)
+    result = run("tune", "--clear")
+    assert (result.exit_code, result.stderr) == (0, "removed 2 tuned graphs, 204 B\n")
+    assert (tuned.exists(), partial.exists()) == (False, False)
+    assert all(path.is_file() for path in (notes, beside, elsewhere / "weights", elsewhere / "tuned.json"))
+
+
+def test_clear_says_what_stays(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(cache / "compiled" / "cpu-0" / "unet-1")
+    monkeypatch.setattr(Path, "unlink", refuse)
+    result = run("tune", "--clear")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: 1 graph is still there: close the programs that use")
+
+
+def refuse(path: Path, missing_ok: bool = False) -> None:
+    raise PermissionError(13, "in use", str(path))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "{",
+        "[" * 100_000,
+        "[]",
+        '{"of": 3, "files": {}}',
+        '{"files": []}',
+        "1" * 5000,
+        "\0",
+        '{"of": "\\ud800"}',
+    ],
+)
+def test_a_damaged_record_is_listed_as_unknown(cache: Path, record: str) -> None:
+    made(cache / "compiled" / "cpu-0" / "unet-1", record)
+    assert run("tune", "--list").stdout.splitlines()[1].startswith("unet ")
+    (row,) = json.loads(run("tune", "--list", "--json").stdout)["tuned"]
+    assert row["of"] == "unknown"
+    assert run("tune", "--clear").exit_code == 0
+
+
+def test_graphs_that_cannot_be_tuned_are_an_error(cache: Path) -> None:
+    cache.write_text("this is no folder")
+    result = run("tune", "-m", "shapes", "-q")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(
+        "error: shapes: 0 graphs are tuned, and 4 could not be: unet: not tuned for this machine: "
+    )

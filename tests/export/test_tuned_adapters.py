@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
+from PIL import Image
 
 from sdrt import StableDiffusionPipeline
 from sdrt.onnx.tuned import TunedGraph, every_tuned_graph
 from sdrt_export import export_model
 from tests.adapters import write_lora
 from tests.made_once import MadeOnce
+from tests.parity.ip_adapters import adapter_file, image_encoder_folder
 
 Made = dict[str, np.ndarray]
 
@@ -33,8 +37,10 @@ def in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return seen
 
 
-def opened(model: Path, tune: bool | None = None) -> StableDiffusionPipeline:
-    return StableDiffusionPipeline.from_pretrained(model, provider="cpu", tune=tune, notify=lambda _: None)
+def opened(model: Path, tune: bool | None = None, **options: Any) -> StableDiffusionPipeline:
+    return StableDiffusionPipeline.from_pretrained(
+        model, provider="cpu", tune=tune, notify=lambda _: None, **options
+    )
 
 
 def images(model: Path, lora: Path, tune: bool | None) -> list[np.ndarray]:
@@ -81,3 +87,32 @@ def test_a_lora_changes_the_tuned_graph(
     assert in_place
     assert all(in_place)
     assert {one.folder.name.rpartition("-")[0] for one in every_tuned_graph()} >= {"unet", "text_encoder"}
+
+
+@pytest.fixture(scope="module")
+def prompts(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two IP-Adapters of the same shapes, with an image encoder beside them."""
+    unet = diffusers.UNet2DConditionModel.from_pretrained(checkpoint("sd1") / "unet")
+    folder = tmp_path_factory.mktemp("prompts")
+    image_encoder_folder(folder / "image_encoder")
+    return [adapter_file(folder / f"{seed}.safetensors", unet, "base", seed) for seed in (60, 61)]
+
+
+@pytest.mark.parametrize("kind", ["fp32", "checkpoint"])
+def test_each_ip_adapter_has_its_own_tuned_graph(
+    kind: str,
+    checkpoint: Callable[[str], Path],
+    exported: Callable[[str], Path],
+    prompts: list[Path],
+    in_place: list[bool],
+) -> None:
+    model = checkpoint("sd1") if kind == "checkpoint" else exported(kind)
+    drawn = [Image.new("RGB", (40, 40), color) for color in ((200, 30, 20), (20, 90, 220))]
+
+    def seen(adapters: list[Path], tune: bool) -> np.ndarray:
+        with opened(model, tune, ip_adapter=adapters) as pipeline:
+            given = {"ip_adapter_image": drawn, "ip_adapter_scale": [0.9, 0.2]}
+            return np.asarray(pipeline("a cat", num_inference_steps=1, seed=0, **given).images[0])
+
+    for adapters in (prompts, prompts[::-1], prompts[:1] * 2):
+        np.testing.assert_array_equal(seen(adapters, True), seen(adapters, False))

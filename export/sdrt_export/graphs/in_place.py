@@ -7,8 +7,9 @@ transposed are in no file, so it is given their values.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -61,6 +62,7 @@ def bind_in_place(
         places |= dict.fromkeys(uncopied, replace(beside, length=_UNREADABLE))
     model = graph.model(places, {name: one.dtype for name, one in kept.items()})
     turn(model, as_stored)
+    sources = _sources(graph, tensors if unchanged is None else unchanged, given)
     return MemoryGraph(
         content=model.SerializeToString(),
         folder=folder,
@@ -68,8 +70,8 @@ def bind_in_place(
         values={name: np.ascontiguousarray(one.array) for name, one in loose.items()},
         types={name: one.dtype for name, one in loose.items() if one.array.dtype.kind == "u"},
         uncopied=uncopied if beside else frozenset(),
-        files=_files(graph, tensors if unchanged is None else unchanged, given),
-        structure=f"{graph.digest()} {sorted(as_stored)}",
+        files=_files(sources),
+        structure=_structure(graph, sources, as_stored),
     )
 
 
@@ -100,15 +102,29 @@ def _kept(weight: Weight, tensors: Mapping[str, Array], compute: int, *, as_stor
     return Stored(array=array, dtype=dtype)
 
 
-def _files(graph: Graph, tensors: Mapping[str, Array], given: Mapping[str, Stored]) -> tuple[Path, ...]:
-    """The files that all weights come from. Empty if one comes from elsewhere."""
-    parts = [
-        given[name] if name in given else stored(tensors, source)
+def _sources(
+    graph: Graph, tensors: Mapping[str, Array], given: Mapping[str, Stored]
+) -> dict[str, list[Stored]]:
+    """What each weight is made of."""
+    return {
+        name: [given[name]] if name in given else [stored(tensors, source) for source in weight.sources]
         for name, weight in graph.weights.items()
-        for source in weight.sources
-    ]
-    found = {one.file for one in parts}
+    }
+
+
+def _files(sources: Mapping[str, Sequence[Stored]]) -> tuple[Path, ...]:
+    """The files that all weights come from. Empty if one comes from elsewhere."""
+    found = {one.file for parts in sources.values() for one in parts}
     return () if None in found else tuple(sorted(one for one in found if one is not None))
+
+
+def _structure(graph: Graph, sources: Mapping[str, Sequence[Stored]], as_stored: Collection[str]) -> str:
+    """A text that differs for graphs that make other weights of the same files, as two adapters in turn do."""
+    made = [
+        (name, str(weight.arrange), name in as_stored, [(str(one.file), one.offset) for one in sources[name]])
+        for name, weight in graph.weights.items()
+    ]
+    return f"{graph.digest()} {hashlib.sha256(repr(made).encode()).hexdigest()}"
 
 
 def _uncopied(graph: Graph, loose: Mapping[str, Stored]) -> frozenset[str]:

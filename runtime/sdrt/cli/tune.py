@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +16,10 @@ from sdrt.cli.group import debug_option
 from sdrt.cli.models.summary import human_size
 from sdrt.cli.settings import CONTEXT
 from sdrt.cli.tables import columns
-from sdrt.errors import RequestError
+from sdrt.errors import RequestError, SdrtError
+
+if TYPE_CHECKING:
+    from sdrt.onnx.tuned import TunedGraph
 
 __all__ = ["tune"]
 
@@ -26,7 +31,7 @@ HEADINGS = ("graph", "size", "last used", "of")
 @beside_options
 @click.option("--revision", help="Branch, tag or commit of a model on the hub.")
 @click.option("--list", "as_list", is_flag=True, help="List the tuned graphs instead, the last used first.")
-@click.option("--clear", is_flag=True, help="Remove all tuned graphs instead.")
+@click.option("--clear", is_flag=True, help="Remove all tuned graphs instead, of every model.")
 @click.option("--json", "as_json", is_flag=True, help="With --list, print one JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only, no progress.")
 @debug_option
@@ -38,11 +43,13 @@ def tune(model: str, as_list: bool, clear: bool, as_json: bool, quiet: bool, **o
     in a fraction of the time, and processes share its memory. Images stay the same.
 
     A tuned model takes a third more disk than its weights in float32 (Stable Diffusion 1.5: 5.5 GB). All tuned graphs
-    together take at most 50 GB; those that were used longest ago go first. Another version of onnxruntime, another kind
-    of CPU and a changed model need new ones.
+    together take at most 50 GB: when a new one needs the space, those that were used longest ago are removed. Tune a
+    model again when it has changed, and with another version of onnxruntime or another kind of CPU.
     """
     if as_list and clear:
         raise RequestError("expected --list or --clear, not both", argument="list", fits="one of them")
+    if as_json and not as_list:
+        raise RequestError("--json is given without --list", argument="json", fits="--list --json")
     if as_list:
         _list(as_json)
     elif clear:
@@ -53,16 +60,21 @@ def tune(model: str, as_list: bool, clear: bool, as_json: bool, quiet: bool, **o
 
 def _tune(model: str, terminal: Terminal, options: dict[str, Any]) -> None:
     from sdrt import StableDiffusionPipeline
-    from sdrt.onnx.tuned import every_tuned_graph
+    from sdrt.onnx.tuned import NOT_TUNED, every_tuned_graph
 
-    started = time.time()
-    with StableDiffusionPipeline.from_pretrained(
-        model, provider="cpu", notify=terminal.notice, **options
-    ) as pipeline:
+    started, said = time.time(), list[str]()
+
+    def notify(message: str) -> None:
+        said.append(message)
+        terminal.notice(message)
+
+    with StableDiffusionPipeline.from_pretrained(model, provider="cpu", notify=notify, **options) as pipeline:
         pipeline.tune()
     graphs = [one for one in every_tuned_graph() if one.last_used >= started]
-    size = human_size(sum(one.size for one in graphs))
-    terminal.notice(f"{model}: {len(graphs)} graphs are tuned, {size}, in {time.time() - started:.0f} s")
+    if untuned := [message for message in said if NOT_TUNED in message]:
+        raise SdrtError(f"{model}: {_count(graphs)} tuned, and {len(untuned)} could not be: {untuned[0]}")
+    seconds = time.time() - started
+    terminal.notice(f"{model}: {_count(graphs)} tuned, {_size(graphs)}, in {seconds:.0f} s")
 
 
 def _list(as_json: bool) -> None:
@@ -87,23 +99,34 @@ def _list(as_json: bool) -> None:
             ]
         )
     )
-    echo(f"\ntogether {human_size(sum(one.size for one in graphs))}")
+    echo(f"\ntogether {_size(graphs)}")
 
 
 def _clear(terminal: Terminal) -> None:
-    from sdrt.onnx.tuned import every_tuned_graph
+    from sdrt.onnx.tuned import clear, every_tuned_graph
 
-    graphs = every_tuned_graph()
-    size = sum(one.size for one in graphs)
-    for one in graphs:
-        one.remove()
-    terminal.notice(f"removed {len(graphs)} tuned graphs, {human_size(size)}")
+    before = every_tuned_graph()
+    total = _size(before)
+    if stay := clear():
+        raise SdrtError(
+            f"{_count(stay)} still there: close the programs that use them, or remove {stay[0].folder.parent} yourself"
+        )
+    terminal.notice(f"removed {len(before)} tuned {'graph' if len(before) == 1 else 'graphs'}, {total}")
 
 
-def _name(graph: Any) -> str:
-    name: str = graph.folder.name.rpartition("-")[0]
-    return name
+def _count(graphs: Sequence[TunedGraph]) -> str:
+    return "1 graph is" if len(graphs) == 1 else f"{len(graphs)} graphs are"
+
+
+def _size(graphs: Sequence[TunedGraph]) -> str:
+    return human_size(sum(one.size for one in graphs))
+
+
+def _name(graph: TunedGraph) -> str:
+    return graph.folder.name.rpartition("-")[0] or graph.folder.name
 
 
 def _day(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "never"
+    with suppress(OSError, OverflowError, ValueError):
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "never"
+    return "unknown"

@@ -176,7 +176,8 @@ class ModelFolder(Model):
 
         The digest is made from the files' hashes if they were checked, otherwise from their paths, sizes and times.
         """
-        files = sorted(path for path in (self.path / name).glob("*") if path.is_file())
+        # Graphs of other programs may have their weights in folders below.
+        files = sorted(path for path in (self.path / name).rglob("*") if path.is_file())
         facts: list[Any] = [self._identity(path) for path in files]
         base, changes = _digest(facts), self.adaptation.digest(name)
         digest = _digest([*facts, changes]) if changes else base

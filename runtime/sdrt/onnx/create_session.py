@@ -42,12 +42,14 @@ class Place:
         changed: the tuned graph with other values for some weights.
         written: the file to which the tuned graph is written.
         weights: the name of the file of its weights, beside `written`.
+        is_trial: whether the session only shows that the tuned graph is right. Such a session is not profiled.
     """
 
     tuned: Path | None = None
     changed: MemoryGraph | None = None
     written: Path | None = None
     weights: str = "weights"
+    is_trial: bool = False
 
 
 UNTUNED = Place()
@@ -107,6 +109,7 @@ def create_session(
 
     def create(linked: LinkedWeights | None) -> Any:
         options = _session_options(subject.name, config, strict)
+        options.enable_profiling &= not (place.is_trial or place.written)
         if place.tuned is not None:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if place.written is not None:

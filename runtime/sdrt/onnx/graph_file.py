@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sdrt.errors import IntegrityError
 from sdrt.onnx.memory_graph import MemoryGraph, only_multiplied
 
-__all__ = ["ElsewhereWeight", "GraphFile", "Node", "read_graph", "read_graph_bytes"]
+__all__ = ["FLOAT32", "ElsewhereWeight", "GraphFile", "Node", "read_graph", "read_graph_bytes"]
 
 # Fields of onnx.proto3, by message.
 _MODEL_GRAPH = 7
@@ -30,9 +30,10 @@ _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM = 1, 2, 1, 2, 1
 _DIM_VALUE, _DIM_NAME = 1, 2
 _ATTRIBUTE_TENSOR = 5
-# Bytes of a float32 and a float16, by ONNX's numbers.
-_FLOAT32 = 1
-_FLOATS = {_FLOAT32: 4, 10: 2}
+FLOAT32 = 1
+"""ONNX's number of float32."""
+# Bytes of a float32 and a float16.
+_FLOATS = {FLOAT32: 4, 10: 2}
 # A length in bytes that ends with it is not that of a float32 weight.
 _ODD_DIGIT = ord("1")
 
@@ -131,7 +132,7 @@ class GraphFile:
     def _misstate_length(self, name: str, content: bytearray) -> bool:
         """Make a weight unreadable. False if it is not float32, or `content` does not say its length."""
         weight = self.elsewhere[name]
-        if weight.dtype != _FLOAT32 or weight.length is None:
+        if weight.dtype != FLOAT32 or weight.length is None:
             return False
         content[weight.length[1] - 1] = _ODD_DIGIT
         return True

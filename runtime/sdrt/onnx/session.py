@@ -29,7 +29,7 @@ from sdrt.onnx.provider_check import require_provider, told_placement
 from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.onnx.tensor_spec import read_tensor_specs
-from sdrt.onnx.tuned import tuned_graph
+from sdrt.onnx.tuned import NOT_TUNED, tuned_graph
 from sdrt.onnx.tuning import tuned_session
 
 __all__ = ["Component"]
@@ -314,10 +314,13 @@ class Component:
             thread=self._thread,
             memory=memory,
         )
-        tuned = None
-        if self.provider == "cpu" and config.tune is not False:
-            tuned = tuned_graph(self._subject, weights, memory)
-        if tuned is None:
+        if self.provider != "cpu" or config.tune is False:
+            return create(), memory
+        try:
+            tuned = tuned_graph(self._subject, weights, memory, write=bool(config.tune))
+        except LookupError as error:
+            if config.tune:
+                self._notices.warn(f"{self.name}: {NOT_TUNED}: {error}")
             return create(), memory
         return tuned_session(
             tuned,

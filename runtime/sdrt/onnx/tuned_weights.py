@@ -7,6 +7,7 @@ ONNX Runtime's convolutions read kernels in blocks of output channels (OIHWBo), 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.onnx.graph_file import ElsewhereWeight, GraphFile
+from sdrt.onnx.graph_file import FLOAT32, ElsewhereWeight, GraphFile
 from sdrt.onnx.memory_graph import MemoryGraph
 
 __all__ = ["TunedWeight", "tuned_weights", "weights_reader"]
@@ -29,8 +30,8 @@ _SUFFIX = "_nchwc"
 # How exported graphs name a weight after its Cast to float32.
 _WIDENED = ".widened"
 # ONNX's numbers of number types, and how NumPy reads them.
-_FLOAT, _HALF, _BFLOAT16 = 1, 10, 16
-_KINDS = {_FLOAT: "<f4", _HALF: "<f2", _BFLOAT16: "<u2"}
+_HALF, _BFLOAT16 = 10, 16
+_KINDS = {FLOAT32: "<f4", _HALF: "<f2", _BFLOAT16: "<u2"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,10 @@ class TunedWeight:
 
     def __call__(self, weight: NDArray[Any]) -> Floats:
         """A weight as the tuned graph stores it, in the same shape. Kernels are [O, I, H, W]."""
-        wide: Floats = np.ascontiguousarray(weight, np.float32)
+        return self.arranged(np.ascontiguousarray(weight, np.float32))
+
+    def arranged(self, wide: NDArray[Any]) -> NDArray[Any]:
+        """A weight as the tuned graph arranges it, in the same shape and type."""
         if not self.block:
             return wide
         outputs, inputs, height, width = wide.shape
@@ -69,7 +73,8 @@ class TunedWeight:
     def read(cls, entry: Any) -> TunedWeight:
         """The weight that `record` described. Raises `TypeError` for something else."""
         name, block, of_inputs = entry
-        if not (isinstance(name, str) and block in (0, *_BLOCKS) and isinstance(of_inputs, bool)):
+        kinds = (type(name), type(block), type(of_inputs))
+        if kinds != (str, int, bool) or block not in (0, *_BLOCKS):
             raise TypeError(entry)
         return cls(name, block, of_inputs)
 
@@ -92,9 +97,10 @@ def tuned_weights(
         read_tuned: gives that one's weights.
     """
     found: dict[str, TunedWeight] = {}
-    for name, weight in before.weights.items():
+    weights = {name: weight for name, weight in before.weights.items() if weight.dtype in _KINDS}
+    for name, weight in weights.items():
         stored = next((one for one in (name, name + _WIDENED) if one in tuned.weights), None)
-        if stored is None or tuned.weights[stored].shape != weight.shape or weight.dtype not in _KINDS:
+        if stored is None or not _takes(tuned.weights[stored], weight):
             continue
         if np.array_equal(read(name), read_tuned(stored)):
             found[name] = TunedWeight(stored)
@@ -102,11 +108,28 @@ def tuned_weights(
     for node in before.nodes:
         made = convolutions.get(node.name + _SUFFIX)
         name = node.inputs[1].removesuffix(_WIDENED) if node.op == "Conv" else ""
-        if made is None or name not in before.weights or made.inputs[1] not in tuned.weights:
+        if (
+            made is None
+            or name not in weights
+            or not _takes(tuned.weights.get(made.inputs[1]), weights[name])
+        ):
             continue
+        found.pop(name, None)
         if how := _blocks(read(name), read_tuned(made.inputs[1]), made.inputs[1]):
             found[name] = how
-    return found
+    # One that is stored for each of its readers would be changed for one of them only.
+    uses, left = _uses(before), _uses(tuned)
+    return {name: one for name, one in found.items() if uses[name] + uses[name + _WIDENED] == left[one.name]}
+
+
+def _takes(stored: ElsewhereWeight | None, weight: ElsewhereWeight) -> bool:
+    """Whether a tuned graph's weight can be a graph's."""
+    return stored is not None and (stored.dtype, stored.shape) == (FLOAT32, weight.shape)
+
+
+def _uses(graph: GraphFile) -> Counter[str]:
+    """How often operators read each value, apart from the Cast that widens it."""
+    return Counter(name for node in graph.nodes for name in node.inputs if node.outputs != (name + _WIDENED,))
 
 
 def weights_reader(graph: GraphFile, folder: Path, memory: MemoryGraph | None = None) -> Read:
@@ -145,5 +168,11 @@ def _wide(array: NDArray[Any], dtype: int) -> Floats:
 
 def _blocks(kernel: Floats, stored: Floats, name: str) -> TunedWeight | None:
     every = (TunedWeight(name, block, of_inputs) for block in _BLOCKS for of_inputs in (True, False))
-    fitting = (one for one in every if kernel.shape == stored.shape and one.fits(kernel))
-    return next((one for one in fitting if np.array_equal(one(kernel), stored)), None)
+    fitting = [one for one in every if one.fits(kernel)]
+    matching = [one for one in fitting if np.array_equal(one(kernel), stored)]
+    if not matching:
+        return None
+    # A kernel of zeros looks the same in every arrangement.
+    places = np.arange(kernel.size, dtype=np.float64).reshape(kernel.shape)
+    arranged = [one.arranged(places) for one in matching]
+    return matching[0] if all(np.array_equal(arranged[0], one) for one in arranged) else None

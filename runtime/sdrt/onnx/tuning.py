@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.common.notices import Notices
-from sdrt.errors import OutOfMemoryError, SdrtError
+from sdrt.errors import OutOfMemoryError, RunCancelledError, SdrtError
 from sdrt.onnx.create_session import UNTUNED, Place
 from sdrt.onnx.engine import FAILURES
 from sdrt.onnx.error_messages import Subject
 from sdrt.onnx.graph_file import GraphFile, read_graph, read_graph_bytes
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.tensor_spec import TensorSpec, read_tensor_specs
-from sdrt.onnx.tuned import TunedGraph, make_room
+from sdrt.onnx.tuned import NOT_TUNED, TunedGraph, make_room
 from sdrt.onnx.tuned_weights import TunedWeight, tuned_weights, weights_reader
 
 __all__ = ["tuned_session"]
@@ -30,6 +30,7 @@ Create = Callable[[Place], Any]
 # ONNX Runtime keeps matrices twice: as they are and packed.
 _GROWTH = 1.5
 _SIDE, _TOKENS = 8, 77
+_SAME = ("Cast", "Div", "Identity", "Mul")
 _FAILURES: tuple[type[BaseException], ...] = (OSError, SdrtError, *FAILURES)
 
 
@@ -59,55 +60,77 @@ def tuned_session(
     Raises:
         SdrtError: the graph itself cannot be loaded.
     """
-    if tuned.is_whole():
-        try:
-            changed = tuned.changed({**memory.values, **memory.inside}) if adapted and memory else None
-            if adapted and changed is None:
-                return create(UNTUNED), memory
-            session = create(Place(tuned=tuned.graph, changed=changed))
-        except OutOfMemoryError:
-            raise
-        except (SdrtError, OSError):
-            notices.warn(
-                f"{subject.name}: the tuned graph in {tuned.folder} cannot be loaded, so it was removed; `sdrt tune` "
-                "makes it again"
-            )
-            tuned.remove()
-        else:
-            tuned.used()
-            return session, changed
+    if tuned.is_whole() and (found := _loaded(tuned, subject, create, notices, memory if adapted else None)):
+        return found
     if write and not adapted:
-        return _written(tuned, subject, create, notices, memory), None
+        return _written(tuned, subject, create, notices, memory)
     return create(UNTUNED), memory
+
+
+def _loaded(
+    tuned: TunedGraph, subject: Subject, create: Create, notices: Notices, changes: MemoryGraph | None
+) -> tuple[Any, MemoryGraph | None] | None:
+    """A session of the tuned graph, with the weights of `changes`. None if that is impossible.
+
+    A damaged graph is removed.
+    """
+    try:
+        changed = None if changes is None else tuned.changed({**changes.values, **changes.inside})
+        if changes is not None and changed is None:
+            return None
+        session = create(Place(tuned=tuned.graph, changed=changed))
+    except (OutOfMemoryError, RunCancelledError):
+        raise
+    except (SdrtError, OSError):
+        _discard(tuned, subject, notices)
+        return None
+    tuned.used()
+    return session, changed
+
+
+def _discard(tuned: TunedGraph, subject: Subject, notices: Notices) -> None:
+    """Remove a damaged graph, and say so. Say nothing if another process has removed it meanwhile."""
+    if not tuned.is_whole():
+        return
+    tuned.remove()
+    told = "cannot be loaded, so it was removed; `sdrt tune` makes it again"
+    if tuned.is_whole():
+        told = "cannot be loaded, and it cannot be removed; remove that folder"
+    notices.warn(f"{subject.name}: the tuned graph in {tuned.folder} {told}")
 
 
 def _written(
     tuned: TunedGraph, subject: Subject, create: Create, notices: Notices, memory: MemoryGraph | None
-) -> Any:
-    """Tune a graph. If that is impossible, say why, and return a session of the graph itself."""
-    started, partial = time.perf_counter(), None
+) -> tuple[Any, MemoryGraph | None]:
+    """Tune a graph, and return a session of it. If that is impossible, say why, and load the graph itself."""
+    started = time.perf_counter()
     try:
-        if reason := make_room(_size(subject.path, memory)):
-            return _untuned(subject, create, notices, reason)
-        partial = tuned.begin()
-        written = partial / tuned.graph.name
-        reference = create(Place(written=written))
-        if not _gives_the_same(reference, create(Place(tuned=written))):
-            return _untuned(subject, create, notices, "the tuned graph gives other numbers")
-        tuned.finish(partial, _weights(subject.path, memory, written))
+        reason = make_room(_size(subject.path, memory)) or _kept(tuned, subject, create, memory)
+    except RunCancelledError:
+        raise
     except _FAILURES as error:
-        return _untuned(subject, create, notices, str(error))
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
+        reason = str(error).partition("\n")[0] or type(error).__name__
+    if reason:
+        notices.warn(f"{subject.name}: {NOT_TUNED}: {reason}")
+        return create(UNTUNED), memory
     seconds, size = time.perf_counter() - started, f"{tuned.size / 1e6:,.0f} MB"
     notices.inform(f"{subject.name}: tuned for this machine in {seconds:.0f} s, {size}")
-    return create(Place(tuned=tuned.graph))
+    return _loaded(tuned, subject, create, notices, None) or (create(UNTUNED), memory)
 
 
-def _untuned(subject: Subject, create: Create, notices: Notices, reason: str) -> Any:
-    notices.warn(f"{subject.name}: not tuned for this machine: {reason}")
-    return create(UNTUNED)
+def _kept(tuned: TunedGraph, subject: Subject, create: Create, memory: MemoryGraph | None) -> str:
+    """Write a tuned graph and keep it. Returns why it does not count, or nothing. Whatever happens, no part stays."""
+    partial = tuned.begin()
+    try:
+        written = partial / tuned.graph.name
+        reference = create(Place(written=written))
+        feeds = _Feeds(_graph(subject.path, memory))
+        if not _gives_the_same(reference, create(Place(tuned=written, is_trial=True)), feeds):
+            return "the tuned graph gives other numbers"
+        tuned.finish(partial, _weights(subject.path, memory, written))
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return ""
 
 
 def _weights(path: Path, memory: MemoryGraph | None, written: Path) -> dict[str, TunedWeight]:
@@ -129,23 +152,60 @@ def _size(path: Path, memory: MemoryGraph | None) -> int:
     return int(4 * _GROWTH * sum(math.prod(shape) for shape in shapes))
 
 
-def _gives_the_same(one: Any, other: Any) -> bool:
-    """Whether two sessions of a graph give the same bits for random inputs."""
-    feeds = {name: _drawn(spec) for name, spec in read_tensor_specs(one.get_inputs()).items()}
-    results = [session.run(None, feeds) for session in (one, other)]
-    return all(np.array_equal(first, second, equal_nan=True) for first, second in zip(*results, strict=True))
+def _gives_the_same(one: Any, other: Any, feeds: _Feeds) -> bool:
+    """Whether two sessions of a graph give the same bits for random inputs.
+
+    Outputs that differ from run to run, because the graph draws noise itself, do not count. One at least must count.
+    """
+    given = {name: feeds.drawn(spec) for name, spec in read_tensor_specs(one.get_inputs()).items()}
+    results = [session.run(None, given) for session in (one, one, other)]
+    repeated = [
+        (first, third) for first, second, third in zip(*results, strict=True) if _equal(first, second)
+    ]
+    return bool(repeated) and all(_equal(*pair) for pair in repeated)
 
 
-def _drawn(spec: TensorSpec) -> NDArray[Any]:
-    shape = [axis if isinstance(axis, int) else _length(axis) for axis in spec.shape]
-    source = np.random.default_rng(0)
-    if spec.dtype.kind == "f":
-        return np.asarray(source.standard_normal(shape), spec.dtype)
-    return np.ones(shape, spec.dtype)
+def _equal(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    return np.array_equal(one, other, equal_nan=True)
 
 
-def _length(axis: str) -> int:
-    """A small number for a free dimension."""
-    if "height" in axis or "width" in axis:
-        return _SIDE
-    return _TOKENS if "sequence" in axis else 1
+class _Feeds:
+    """Random inputs of a graph, small in every free dimension."""
+
+    def __init__(self, graph: GraphFile) -> None:
+        self._graph = graph
+        # What a value is made of, by a step that keeps its shape.
+        self._before = {
+            output: node.inputs[0] for node in graph.nodes if node.op in _SAME for output in node.outputs
+        }
+
+    def drawn(self, spec: TensorSpec) -> NDArray[Any]:
+        """An input."""
+        shape = [
+            axis if isinstance(axis, int) else self._length(spec.name, axis, place)
+            for place, axis in enumerate(spec.shape)
+        ]
+        source = np.random.default_rng(0)
+        if spec.dtype.kind == "f":
+            return np.asarray(source.standard_normal(shape), spec.dtype)
+        return np.ones(shape, spec.dtype)
+
+    def _length(self, name: str, axis: str, place: int) -> int:
+        if "height" in axis or "width" in axis:
+            return _SIDE
+        if "sequence" in axis:
+            return _TOKENS
+        return self._channels(name) if "channels" in axis and place == 1 else 1
+
+    def _channels(self, name: str) -> int:
+        """How many channels the first convolution reads. diffusers' first converter leaves them free."""
+        for node in self._graph.nodes:
+            if node.op == "Conv" and self._source(node.inputs[0]) == name:
+                kernel = self._graph.constants.get(self._source(node.inputs[1]), (1, 1))
+                return kernel[1]
+        return 1
+
+    def _source(self, value: str) -> str:
+        while value in self._before:
+            value = self._before[value]
+        return value

@@ -241,3 +241,17 @@ def test_a_vae_without_a_scaling_factor(model_copy: Path, tiny_model: Path) -> N
         with StableDiffusionPipeline.from_pretrained(model_copy, provider="cpu", threads=1) as pipeline:
             images.append(pipeline("a cat", num_inference_steps=2, seed=1, output_type="np").images)
     np.testing.assert_array_equal(*images)
+
+
+def test_weights_in_folders_below_belong_to_a_component(tiny_model: Path, tmp_path: Path) -> None:
+    """Else what was compiled or tuned of other weights would be used."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / "sdrt.json").unlink()  # as another program's
+    weights = folder / "unet" / "data" / "weights.bin"
+    weights.parent.mkdir()
+    found = set()
+    for size in (1, 2):
+        weights.write_bytes(bytes(size))
+        found.add(ModelFolder.open(folder).weights("unet").digest)
+    assert len(found) == 2

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import sdrt.onnx.tuning as tuning
 from sdrt.common.notices import Notices
 from sdrt.errors import SdrtError
+from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.graph_file import read_graph
 from sdrt.onnx.memory_graph import MemoryGraph, only_multiplied
 from sdrt.onnx.providers import SessionConfig
@@ -72,3 +75,17 @@ def test_a_weight_with_another_reader_is_copied() -> None:
         ("Conv", ("x", "kernel")),
     ]
     assert only_multiplied(nodes) == {"w", "u", "other"}
+
+
+def test_weights_that_are_not_copied_live_on_where_tuning_fails(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SDRT_CACHE", str(tmp_path))
+    monkeypatch.setattr(tuning, "make_room", lambda _: "the disk is full")
+    path, memory = changed(tiny_model)
+    config, weights = SessionConfig(provider="cpu", tune=True), Weights(digest="a")
+    component = Component("unet", path, config, Notices(lambda _: None), weights, memory=memory)
+    values = [weakref.ref(memory.values[name]) for name in memory.uncopied]
+    del memory
+    assert component.inputs
+    assert all(one() is not None for one in values)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import time
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,38 +14,16 @@ import pytest
 import sdrt.onnx.tuned as tuned_graphs
 import sdrt_models
 from sdrt import StableDiffusionPipeline
+from sdrt.common.cancelling import cancelling
 from sdrt.common.notices import Notices
-from sdrt.errors import SdrtError
+from sdrt.errors import RunCancelledError, SdrtError
+from sdrt.onnx.cpu_layout import cpu_layout
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
-from sdrt.onnx.tuned import TunedGraph, every_tuned_graph, make_room
+from sdrt.onnx.tuned import TunedGraph, every_tuned_graph
 
 Open = Callable[..., Component]
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SDRT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def vae(tiny_model: Path, tmp_path: Path, cache: Path, said: list[str]) -> Open:
-    """Opens the VAE's decoder of a copy of the tiny model."""
-    folder = tmp_path / "vae_decoder"
-    shutil.copytree(tiny_model / "vae_decoder", folder)
-
-    def opened(tune: bool | None = None, digest: str | None = "a", *, adapted: bool = False) -> Component:
-        config, weights = SessionConfig(provider="cpu", tune=tune), Weights(digest=digest, adapted=adapted)
-        return Component("vae_decoder", folder / "model.onnx", config, Notices(said.append), weights)
-
-    return opened
 
 
 def decoded(component: Component) -> np.ndarray:
@@ -106,6 +83,31 @@ def test_weights_that_nothing_identifies_or_adapters_changed_are_not_kept(
 ) -> None:
     vae(tune=True, **weights)
     assert not (cache / "compiled").exists()
+
+
+def test_it_is_said_if_nothing_identifies_the_weights(vae: Open, said: list[str]) -> None:
+    vae(digest=None)
+    assert said == []
+    vae(tune=True, digest=None)
+    assert said == ["vae_decoder: not tuned for this machine: nothing identifies its weights"]
+
+
+def test_models_run_where_there_is_no_folder_for_temporary_files(
+    vae: Open, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is tuned there, because nobody can tell how ONNX Runtime arranges weights."""
+    plain = decoded(vae(tune=True))
+    said.clear()
+
+    def fail(*_: object, **__: object) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    cpu_layout.cache_clear()
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", fail)
+    np.testing.assert_array_equal(decoded(vae()), plain)
+    assert said == []
+    np.testing.assert_array_equal(decoded(vae(tune=True)), plain)
+    assert "No usable temporary directory" in said[0]
 
 
 def flip(path: Path, at: int) -> None:
@@ -168,48 +170,6 @@ def test_a_failed_write_leaves_nothing(
     assert [path for path in (cache / "compiled").rglob("*") if path.is_file()] == []
 
 
-def place(root: Path, name: str, size: int, age: float) -> TunedGraph:
-    folder = root / "compiled" / "cpu-0" / name
-    folder.mkdir(parents=True)
-    (folder / "weights").write_bytes(bytes(size))
-    (folder / "tuned.json").write_text(json.dumps({"of": name, "files": {}}))
-    os.utime(folder / "tuned.json", (time.time() - age,) * 2)
-    return TunedGraph(folder=folder, of=Path(name))
-
-
-def test_those_that_were_used_longest_ago_go_first(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuned_graphs, "MOST_BYTES", 5000)
-    old, older = place(cache, "old", 2000, 100), place(cache, "older", 2000, 200)
-    assert make_room(500) == ""
-    assert (old.folder.is_dir(), older.folder.is_dir()) == (True, True)
-    older.used()
-    assert make_room(2500) == ""
-    assert (old.folder.is_dir(), older.folder.is_dir()) == (False, True)
-    assert "it would take" in make_room(6000)
-
-
-def test_what_a_killed_process_left_goes_after_a_day(cache: Path) -> None:
-    new, left = (cache / "compiled" / "cpu-0" / f".partial-{name}" for name in ("new", "left"))
-    for folder in (new, left):
-        folder.mkdir(parents=True)
-    os.utime(left, (time.time() - 100_000,) * 2)
-    make_room(1)
-    assert (new.is_dir(), left.is_dir()) == (True, False)
-    assert every_tuned_graph() == []
-
-
-def test_the_faster_of_two_processes_wins(vae: Open) -> None:
-    vae(tune=True)
-    (first,) = every_tuned_graph()
-    partial = first.begin()
-    for name in ("graph.onnx", "weights"):
-        shutil.copy(first.folder / name, partial / name)
-    written = (first.folder / "weights").stat().st_ino
-    first.finish(partial, {})
-    assert first.is_whole()
-    assert ((first.folder / "weights").stat().st_ino, partial.exists()) == (written, False)
-
-
 def image(pipeline: StableDiffusionPipeline, **settings: object) -> np.ndarray:
     return np.asarray(pipeline("a yellow moon", num_inference_steps=2, seed=0, **settings).images[0])
 
@@ -235,3 +195,51 @@ def test_tune_keeps_every_graph_of_a_model(cache: Path) -> None:
     assert all(before in one.of.parents for one in every_tuned_graph())
     with StableDiffusionPipeline.from_pretrained("shapes", provider="cpu", tune=False) as pipeline:
         np.testing.assert_array_equal(image(pipeline), plain)
+
+
+def test_a_cancelled_load_says_nothing_and_leaves_the_tuned_graph(vae: Open, said: list[str]) -> None:
+    with cancelling(lambda: True), pytest.raises(RunCancelledError):
+        vae(tune=True)
+    assert said == []
+    vae(tune=True)
+    with cancelling(lambda: True), pytest.raises(RunCancelledError):
+        vae()
+    assert [one.is_whole() for one in every_tuned_graph()] == [True]
+    assert len(said) == 1
+
+
+def test_only_the_session_that_runs_is_profiled(tiny_model: Path, tmp_path: Path, cache: Path) -> None:
+    config = SessionConfig(provider="cpu", tune=True, profile=str(tmp_path))
+    path = tiny_model / "vae_decoder" / "model.onnx"
+    component = Component("vae_decoder", path, config, Notices(), Weights(digest="a"))
+    component.end_profile()
+    assert len(every_tuned_graph()) == 1
+    del component
+    assert len(list(tmp_path.glob("*.json"))) == 1
+
+
+def test_a_tuned_graph_that_cannot_be_removed_is_not_called_removed(
+    vae: Open, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vae(tune=True)
+    (place,) = every_tuned_graph()
+    flip(place.graph, 0)
+    monkeypatch.setattr(TunedGraph, "remove", lambda self: None)
+    decoded(vae())
+    assert "cannot be removed; remove that folder" in said[-1]
+
+
+def test_a_tuned_graph_that_vanishes_while_it_is_loaded_is_no_trouble(
+    vae: Open, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, is_whole = decoded(vae(tune=True)), TunedGraph.is_whole
+
+    def vanishing(self: TunedGraph) -> bool:
+        found = is_whole(self)
+        self.remove()
+        return found
+
+    said.clear()
+    monkeypatch.setattr(TunedGraph, "is_whole", vanishing)
+    np.testing.assert_array_equal(decoded(vae()), plain)
+    assert said == []
