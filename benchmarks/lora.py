@@ -75,6 +75,7 @@ def write_lora(model: Path, path: Path, *, rank: int, convolutions: bool, seed: 
         return source.standard_normal(parts[name], np.float32) * np.float32(0.01)
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
     write_safetensors(path, parts, draw)
     return path
 
