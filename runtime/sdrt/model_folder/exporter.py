@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from sdrt.common.extras import install_command
+from sdrt.common.extras import install_command, missing_modules
 from sdrt.common.notices import Notify
 from sdrt.errors import ExportError
 from sdrt.model_folder.graph_kind import GraphKind
@@ -109,12 +109,16 @@ class Exporter(Protocol):
         """A row for each architecture: `architecture`, `title`, `parameters`, and `parts` with those of each part."""
 
 
-def load_exporter() -> Exporter:
-    """Import the installed exporter.
+def load_exporter(for_what: str = "") -> Exporter:
+    """Import the installed exporter. `for_what` says in the error what needs it, such as "masks of image prompts".
 
     Raises:
-        ExportError: none is installed.
+        ExportError: none is installed, or, if something needs it, a package that it needs is not.
     """
+    if for_what and missing_modules("export"):
+        raise ExportError.advised(
+            f"{for_what} need sdrt's exporter, which is not installed", install_command("export")
+        )
     # Imported here because importlib.metadata takes longer to import than most commands take to run.
     from importlib.metadata import entry_points
 

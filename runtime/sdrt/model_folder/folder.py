@@ -14,11 +14,10 @@ from typing import Any
 from sdrt.adapters.change import Shape
 from sdrt.adapters.stored_weights import StoredWeights
 from sdrt.common.cache import cache_root
-from sdrt.common.extras import install_command, missing_modules
 from sdrt.common.file_kind import refusal_of_file
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices, Notify
-from sdrt.errors import ExportError, ModelNotFoundError, RequestError
+from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.families import FAMILIES
 from sdrt.model_folder.arranged import stored_weights
 from sdrt.model_folder.checker import FEATURE_EXTRACTOR, PREPROCESSOR, SAFETY_CHECKER
@@ -117,12 +116,7 @@ class ModelFolder(Model):
         return GraphSource(path=path, build=partial(self._seeing, kind, path))
 
     def _seeing(self, kind: GraphKind, path: Path) -> MemoryGraph:
-        if missing_modules("export"):
-            raise ExportError.advised(
-                "masks of image prompts need sdrt's exporter, which is not installed",
-                install_command("export"),
-            )
-        return load_exporter().graph_of_folder(self, kind, path)
+        return load_exporter("masks of image prompts").graph_of_folder(self, kind, path)
 
     @cached_property
     def ip_adapters(self) -> tuple[str, ...]:

@@ -219,7 +219,9 @@ def _prompted(model: Model, beside: Beside, *, in_memory: bool = True, **access:
             "export the checkpoint with sdrt export --ip-adapter",
             argument="ip_adapter",
         )
-    return load_exporter().add_ip_adapters(model, beside.ip_adapter, beside.image_encoder, **access)
+    return load_exporter("IP-Adapters beside a model folder").add_ip_adapters(
+        model, beside.ip_adapter, beside.image_encoder, **access
+    )
 
 
 def _controlled(model: ModelFolder, beside: Beside, *, in_memory: bool, **access: Any) -> Model:
@@ -232,7 +234,9 @@ def _controlled(model: ModelFolder, beside: Beside, *, in_memory: bool, **access
             "export the checkpoint with sdrt export --controlnet",
             argument="controlnet",
         )
-    return load_exporter().add_controlnets(model, beside.controlnet, **access)
+    return load_exporter("ControlNets beside a model folder").add_controlnets(
+        model, beside.controlnet, **access
+    )
 
 
 def _in_memory(source: Source, target: str, notify: Notify | None) -> Model:

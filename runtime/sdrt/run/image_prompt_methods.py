@@ -77,7 +77,7 @@ class ImagePromptMethods:
                 argument="ip_adapter",
             )
         files = _files(path, subfolder, weight_name)
-        made = load_exporter().add_ip_adapters(
+        made = load_exporter("IP-Adapters that are loaded later").add_ip_adapters(
             self.model, files, image_encoder, token=token, cache_dir=cache_dir
         )
         # Read what can be wrong before anything changes.
