@@ -45,7 +45,10 @@ def options_of(command: str) -> dict[str, click.Option]:
         (["generate", "x", "--batch", "3"], "write --batch-size (-b)"),
         (["generate", "--prompt", "x"], "write the prompt without an option, in quotes"),
         (["plot", "x", "--num_images", "3"], "vary the seed: -x seed=1,2,3"),
-        (["generate", "x", "--guid", "3"], "did you mean --guidance-scale or --guidance-rescale?"),
+        (
+            ["generate", "x", "--guid", "3"],
+            "did you mean --guidance-scale or --guidance-rescale or --guidance-interval?",
+        ),
         (["generate", "x", "--hieght", "3"], "did you mean --height?"),
         (["generate", "x", "--colour"], "error: no option --colour; see `sdrt generate --help`"),
         (["--seed", "3"], "write the command first, as in sdrt generate … --seed"),

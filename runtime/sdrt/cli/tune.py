@@ -72,7 +72,9 @@ def _tune(model: str, terminal: Terminal, options: dict[str, Any]) -> None:
         pipeline.tune()
     graphs = [one for one in every_tuned_graph() if one.last_used >= started]
     if untuned := [message for message in said if NOT_TUNED in message]:
-        raise SdrtError(f"{model}: {_count(graphs)} tuned, and {len(untuned)} could not be: {untuned[0]}")
+        raise SdrtError.advised(
+            f"{model}: {_count(graphs)} tuned, and {len(untuned)} could not be", untuned[0], argument="model"
+        )
     seconds = time.time() - started
     terminal.notice(f"{model}: {_count(graphs)} tuned, {_size(graphs)}, in {seconds:.0f} s")
 
@@ -108,8 +110,10 @@ def _clear(terminal: Terminal) -> None:
     before = every_tuned_graph()
     total = _size(before)
     if stay := clear():
-        raise SdrtError(
-            f"{_count(stay)} still there: close the programs that use them, or remove {stay[0].folder.parent} yourself"
+        raise SdrtError.advised(
+            f"{_count(stay)} still there",
+            f"close the programs that use them, or remove {stay[0].folder.parent} yourself",
+            path=stay[0].folder,
         )
     terminal.notice(f"removed {len(before)} tuned {'graph' if len(before) == 1 else 'graphs'}, {total}")
 

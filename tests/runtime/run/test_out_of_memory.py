@@ -264,5 +264,5 @@ def test_generate_continues_with_low_vram(tiny_model: Path, tmp_path: Path) -> N
     assert refused.exit_code == 5
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
-    assert "Trying again with low_vram" in done.stderr
+    assert "Trying again with --low-vram" in done.stderr
     assert (tmp_path / "a.png").is_file()

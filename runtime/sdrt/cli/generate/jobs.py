@@ -75,7 +75,7 @@ class Options:
     allow_fallback: bool
     vae_tiling: bool | None
     low_vram: bool | None
-    tune: bool | None
+    tune: bool | None = None
     threads: int | None
     revision: str | None
     preview: bool = False
