@@ -63,11 +63,12 @@ class DirectModel(Model):
         return GraphSource(path=self.path, build=partial(self._build, name, kind))
 
     def _build(self, name: str, kind: GraphKind, more: Mapping[str, Array] | None = None) -> MemoryGraph:
+        is_changed = bool(self.adaptation.key(name))
         return bind_in_place(
             self._graph(name, kind),
             self._tensors(name, more),
             turned=TARGETS[self.target].turns,
-            unchanged=self._tensors(name, more, adapted=False),
+            unchanged=self._tensors(name, more, adapted=False) if is_changed else None,
         )
 
     def with_images(self, kind: GraphKind, more: Mapping[str, Array]) -> MemoryGraph:

@@ -12,31 +12,29 @@ from numpy.polynomial import chebyshev
 from sdrt.schedulers import Plan, Scheduler, resolve_scheduler
 from sdrt.schedulers.skipping import (
     FEWEST_STEPS,
-    AdaptiveDiffusion,
     Call,
     Past,
     Rule,
     Skipping,
     Spectrum,
-    TaylorSeer,
     rule_for,
     why_none,
 )
+from sdrt.schedulers.skipping.base import line
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SPECTRUM = Spectrum(warm_up=4, window=2, growth=0.5)
-TAYLOR = TaylorSeer(warm_up=6, interval=3, last=2)
 
 
 def scheduler(name: str = "euler", **config: Any) -> Scheduler:
     return resolve_scheduler(name, CONFIG | config)
 
 
-def past(times: Sequence[float], time: float, index: int = 50, plan: Plan | None = None, **more: Any) -> Past:
+def past(times: Sequence[float], time: float, index: int = 50, plan: Plan | None = None) -> Past:
     calls = [Call(index=n, time=one, output=np.zeros(1, np.float32)) for n, one in enumerate(times)]
     plan = plan or scheduler().plan(100)
-    return Past(plan=plan, index=index, time=time, calls=calls, latents=more.get("latents", ()))
+    return Past(plan=plan, index=index, time=time, calls=calls)
 
 
 def called(rule: Rule, name: str, steps: int) -> str:
@@ -66,10 +64,6 @@ def test_spectrum_s_window_grows() -> None:
     assert called(Spectrum(warm_up=3, window=1, growth=1), "euler", 12) == "111" + "101001" + "001"
 
 
-def test_taylorseer_s_interval_is_fixed() -> None:
-    assert called(TAYLOR, "euler", 20) == "111111" + "001" * 4 + "11"
-
-
 @pytest.mark.parametrize("ridge", [0.01, 0.1, 1.0])
 def test_spectrum_is_a_ridge_regression_and_a_line(ridge: float) -> None:
     times, time = [0.0, 0.05, 0.1, 0.2, 0.3], 0.45
@@ -81,47 +75,27 @@ def test_spectrum_is_a_ridge_regression_and_a_line(ridge: float) -> None:
     equations = np.concatenate([basis, np.sqrt(ridge) * np.eye(4)])
     fitted = np.linalg.lstsq(equations, np.concatenate([outputs, np.zeros((4, 6))]), rcond=None)[0]
     polynomial = chebyshev.chebval(2 * time - 1, fitted)
-    line = outputs[-1] + (time - 0.3) / (0.3 - 0.2) * (outputs[-1] - outputs[-2])
+    straight = outputs[-1] + (time - 0.3) / (0.3 - 0.2) * (outputs[-1] - outputs[-2])
     assert found is not None
-    np.testing.assert_allclose(found @ outputs, 0.3 * polynomial + 0.7 * line, rtol=1e-9)
+    np.testing.assert_allclose(found @ outputs, 0.3 * polynomial + 0.7 * straight, rtol=1e-9)
 
 
 def test_two_calls_at_one_time_make_no_line() -> None:
     """Both evaluations of a step of Heun may be at one level. The line goes through the call before them."""
-    found = TaylorSeer(warm_up=2, interval=9)(past([0.0, 0.2, 0.2], 0.4, index=4))
+    found = line(past([0.0, 0.2, 0.2], 0.4, index=4))
     np.testing.assert_allclose(found, [-1, 0, 2])
-
-
-def moving(*steps: float) -> list[Array]:
-    return [np.full((2, 4, 2, 2), place, np.float32) for place in np.cumsum([0, *steps])]
-
-
-@pytest.mark.parametrize(
-    ("latents", "skips"),
-    [
-        (moving(0.3, 0.3, 0.3), True),
-        (moving(0.3, 0.2, 0.1), True),
-        # |(0.3 + 0.1) / 2 - 0.25| is a fifth of 0.25.
-        (moving(0.3, 0.25, 0.1), False),
-        (moving(0.3, 0.25, 0.195), True),
-        (moving(0.3, 0.3), False),
-    ],
-)
-def test_adaptive_diffusion_s_third_difference(latents: list[Array], skips: bool) -> None:
-    rule = AdaptiveDiffusion(threshold=0.05, most=2, warm_up=3)
-    found = rule(past([0.0, 0.1, 0.2, 0.3], 0.4, index=4, latents=latents))
-    assert (found is not None) is skips
-    if skips:
-        np.testing.assert_array_equal(found, [0, 0, 0, 1])
-        # Two were skipped already.
-        assert rule(past([0.0, 0.1, 0.2, 0.3], 0.4, index=6, latents=latents)) is None
 
 
 @pytest.mark.parametrize(
     "name", ["euler", "ddim", "dpmpp_2m", "unipc", "lms", "deis", "heun", "dpm2", "pndm"]
 )
 @pytest.mark.parametrize(
-    "rule", [TAYLOR, Spectrum(warm_up=4, window=2, growth=0.5, ridge=1e-9, degree=1)], ids=repr
+    "rule",
+    [
+        Spectrum(warm_up=6, window=3, growth=0, share=0),
+        Spectrum(warm_up=4, window=2, growth=0.5, ridge=1e-9, degree=1),
+    ],
+    ids=repr,
 )
 def test_what_follows_a_line_is_as_without(name: str, rule: Rule) -> None:
     """If the slopes of the network are a line in time, the run is that of every call, with half of them."""

@@ -3,23 +3,19 @@
 A module for each published rule, about a screen long. `choice` says which rule is used when.
 """
 
-from sdrt.schedulers.skipping.adaptive_diffusion import AdaptiveDiffusion
 from sdrt.schedulers.skipping.base import Call, Past, Rule, Weights
 from sdrt.schedulers.skipping.choice import FEWEST_STEPS, OFF, rule_for, why_none
 from sdrt.schedulers.skipping.skipping import Skipping
 from sdrt.schedulers.skipping.spectrum import Spectrum
-from sdrt.schedulers.skipping.taylor_seer import TaylorSeer
 
 __all__ = [
     "FEWEST_STEPS",
     "OFF",
-    "AdaptiveDiffusion",
     "Call",
     "Past",
     "Rule",
     "Skipping",
     "Spectrum",
-    "TaylorSeer",
     "Weights",
     "rule_for",
     "why_none",

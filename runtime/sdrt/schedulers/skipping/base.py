@@ -46,14 +46,12 @@ class Past:
         index: the number of this evaluation, from 0.
         time: where in the run it is, as in `Call`.
         calls: the calls since the network and its inputs last changed, the oldest first.
-        latents: the last four states [N, C, h, w], the present one last, scaled as the network sees them.
     """
 
     plan: Plan
     index: int
     time: float
     calls: Sequence[Call]
-    latents: Sequence[Latents]
 
     @property
     def skipped(self) -> int:

@@ -12,8 +12,6 @@ from sdrt.schedulers.skipping.base import Call, Past, Rule, Weights
 
 __all__ = ["Skipping"]
 
-_LATENTS = 4
-
 
 class Skipping:
     """The function `(x, sigma) → denoised` of another denoiser, or what a rule puts in its place.
@@ -43,17 +41,12 @@ class Skipping:
         self._holds, self._without_prompt = stochastic, unconditional
         self._index = self._made = 0
         self._calls: list[Call] = []
-        self._latents: list[Latents] = []
         # The estimates of the last evaluation [1 or 2, N, C, h, w]: with the prompt, and without it if that is needed.
         self._estimates: Latents = np.zeros((0,), np.float32)
 
     def __call__(self, x: Latents, sigma: float) -> Latents:
         """Estimate the clean latents [N, C, h, w] in `x`, which has the noise level `sigma`."""
         time = self._time(sigma)
-        self._latents = [
-            *self._latents[1 - _LATENTS :],
-            x * np.float32(self._plan.noise_schedule.scalings(sigma)[2]),
-        ]
         weights = self._weights(time)
         if weights is not None:
             self._estimates = self._put_in_place(weights, x, sigma)
@@ -83,9 +76,7 @@ class Skipping:
     def _weights(self, time: float) -> Weights | None:
         if not self._calls:
             return None
-        return self._rule(
-            Past(plan=self._plan, index=self._index, time=time, calls=self._calls, latents=self._latents)
-        )
+        return self._rule(Past(plan=self._plan, index=self._index, time=time, calls=self._calls))
 
     def _called(self, x: Latents, sigma: float) -> Latents:
         denoised = self._denoise(x, sigma)
