@@ -12,19 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.onnx.engine import default_threads, ort
-from sdrt.onnx.protobuf import message_field, number_field
+from sdrt.onnx.small_model import small_model
 
 __all__ = ["AddedProduct"]
 
 Floats = NDArray[np.float32]
-# Fields of onnx.proto3: ModelProto.ir_version, .opset_import and .graph; OperatorSetIdProto.version; GraphProto.node,
-# .name, .input and .output; NodeProto.input, .output and .op_type; ValueInfoProto.name and .type;
-# TypeProto.tensor_type; TypeProto.Tensor.elem_type, .shape; TensorShapeProto.dim; Dimension.dim_param.
-_IR_VERSION, _OPSET, _GRAPH, _VERSION = 1, 8, 7, 2
-_NODE, _NAME, _INPUT, _OUTPUT = 1, 2, 11, 12
-_NODE_INPUT, _NODE_OUTPUT, _NODE_OP = 1, 2, 4
-_VALUE_NAME, _VALUE_TYPE, _TENSOR, _ELEMENT, _SHAPE, _DIM, _DIM_NAME = 1, 2, 1, 1, 2, 1, 2
-_FLOAT = 1
 
 
 class AddedProduct:
@@ -57,20 +49,5 @@ def _value(array: Floats) -> Any:
 
 def _model() -> bytes:
     """The model: one Gemm, whose alpha and beta are 1 by default."""
-    inputs = ("rows", "columns", "to")
-    node = b"".join(message_field(_NODE_INPUT, name) for name in inputs)
-    node += message_field(_NODE_OUTPUT, "sum") + message_field(_NODE_OP, "Gemm")
-    graph = message_field(_NODE, node) + message_field(_NAME, "added_product")
-    graph += b"".join(
-        message_field(_INPUT, _matrix(name, *axes))
-        for name, axes in zip(inputs, (("m", "r"), ("r", "n"), ("m", "n")), strict=True)
-    )
-    graph += message_field(_OUTPUT, _matrix("sum", "m", "n"))
-    opset = message_field(_OPSET, number_field(_VERSION, 17))
-    return number_field(_IR_VERSION, 8) + opset + message_field(_GRAPH, graph)
-
-
-def _matrix(name: str, *axes: str) -> bytes:
-    shape = b"".join(message_field(_DIM, message_field(_DIM_NAME, axis)) for axis in axes)
-    tensor = number_field(_ELEMENT, _FLOAT) + message_field(_SHAPE, shape)
-    return message_field(_VALUE_NAME, name) + message_field(_VALUE_TYPE, message_field(_TENSOR, tensor))
+    inputs = {"rows": "mr", "columns": "rn", "to": "mn"}
+    return small_model("added_product", [("Gemm", tuple(inputs), "sum")], inputs, {"sum": "mn"})

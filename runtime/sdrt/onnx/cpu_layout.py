@@ -8,6 +8,7 @@ it arrange a small graph, and looks at the result.
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 import tempfile
 from functools import cache
@@ -18,20 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.onnx.engine import ort
-from sdrt.onnx.protobuf import message_field, number_field
+from sdrt.onnx.small_model import small_model
 
 __all__ = ["cpu_layout", "keep_arranged"]
-
-# Fields of onnx.proto3: ModelProto.ir_version, .opset_import and .graph; OperatorSetIdProto.version; GraphProto.node,
-# .name, .initializer, .input and .output; NodeProto.input, .output and .op_type; ValueInfoProto.name and .type;
-# TypeProto.tensor_type; TypeProto.Tensor.elem_type, .shape; TensorShapeProto.dim; Dimension.dim_value;
-# TensorProto.dims, .data_type, .name and .raw_data.
-_IR_VERSION, _OPSET, _GRAPH, _VERSION = 1, 8, 7, 2
-_NODE, _NAME, _INITIALIZER, _INPUT, _OUTPUT = 1, 2, 5, 11, 12
-_NODE_INPUT, _NODE_OUTPUT, _NODE_OP = 1, 2, 4
-_VALUE_NAME, _VALUE_TYPE, _TENSOR, _ELEMENT, _SHAPE, _DIM, _DIM_VALUE = 1, 2, 1, 1, 2, 1, 1
-_DIMS, _DATA_TYPE, _TENSOR_NAME, _RAW_DATA = 1, 2, 8, 9
-_FLOAT = 1
 
 
 def keep_arranged(options: Any, graph: Path, weights: str) -> None:
@@ -80,34 +70,15 @@ def _cpu() -> str:
 
 
 def _model() -> bytes:
-    """A model with a convolution and a product."""
-    graph = _node("Conv", "image", "kernel", "mapped") + _node("MatMul", "rows", "matrix", "product")
-    graph += message_field(_NAME, "cpu_layout")
-    graph += _weight("kernel", 64, 64, 3, 3) + _weight("matrix", 64, 96)
-    graph += message_field(_INPUT, _value("image", 1, 64, 8, 8)) + message_field(
-        _INPUT, _value("rows", 4, 64)
+    """A model with a convolution and a product, whose weights are numbers that all differ."""
+    return small_model(
+        "cpu_layout",
+        [("Conv", ("image", "kernel"), "mapped"), ("MatMul", ("rows", "matrix"), "product")],
+        {"image": (1, 64, 8, 8), "rows": (4, 64)},
+        {"mapped": (1, 64, 6, 6), "product": (4, 96)},
+        {"kernel": _distinct(64, 64, 3, 3), "matrix": _distinct(64, 96)},
     )
-    graph += message_field(_OUTPUT, _value("mapped", 1, 64, 6, 6)) + message_field(
-        _OUTPUT, _value("product", 4, 96)
-    )
-    opset = message_field(_OPSET, number_field(_VERSION, 17))
-    return number_field(_IR_VERSION, 8) + opset + message_field(_GRAPH, graph)
 
 
-def _node(op: str, first: str, second: str, output: str) -> bytes:
-    names = message_field(_NODE_INPUT, first) + message_field(_NODE_INPUT, second)
-    return message_field(_NODE, names + message_field(_NODE_OUTPUT, output) + message_field(_NODE_OP, op))
-
-
-def _weight(name: str, *shape: int) -> bytes:
-    """A weight of numbers that all differ."""
-    array: NDArray[np.float32] = np.arange(np.prod(shape), dtype=np.float32)
-    dims = b"".join(number_field(_DIMS, one) for one in shape)
-    tensor = dims + number_field(_DATA_TYPE, _FLOAT) + message_field(_TENSOR_NAME, name)
-    return message_field(_INITIALIZER, tensor + message_field(_RAW_DATA, array.tobytes()))
-
-
-def _value(name: str, *shape: int) -> bytes:
-    dims = b"".join(message_field(_DIM, number_field(_DIM_VALUE, one)) for one in shape)
-    tensor = number_field(_ELEMENT, _FLOAT) + message_field(_SHAPE, dims)
-    return message_field(_VALUE_NAME, name) + message_field(_VALUE_TYPE, message_field(_TENSOR, tensor))
+def _distinct(*shape: int) -> NDArray[np.float32]:
+    return np.arange(math.prod(shape), dtype=np.float32).reshape(shape)
