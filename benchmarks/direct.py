@@ -17,18 +17,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import tables, worker
+from benchmarks import in_turn, worker
 from benchmarks.bars import judge_direct
 from benchmarks.command_line import conclude, parser_of
 from benchmarks.folders import checkpoint, make, single_file
-from benchmarks.measure import device, make_ready, markdown, run, spread
+from benchmarks.measure import device, make_ready, run
 from benchmarks.settings import say
 
 __all__ = ["compare", "main", "table"]
 
 EXPORTED, FOLDER, SINGLE = "exported", "folder", "single"
-FIGURES = ("cpu_seconds", "seconds", "own_bytes", "resident_bytes")
-TITLES = ("CPU time", "time", "peak memory", "with mapped files")
+FIGURES = {
+    "cpu_seconds": "CPU time",
+    "seconds": "time",
+    "own_bytes": "peak memory",
+    "resident_bytes": "with mapped files",
+}
 
 
 def compare(work: Path, architecture: str, rounds: int, names: Sequence[str]) -> dict[str, Any]:
@@ -64,38 +68,23 @@ def _turn(name: str, model: Path, work: Path, log: Path) -> dict[str, float]:
 def _record(
     architecture: str, names: Sequence[str], turns: Sequence[Mapping[str, Mapping[str, float]]]
 ) -> dict[str, Any]:
-    def spreads(of: Any) -> dict[str, Any]:
-        return {
-            name: {key: spread([of(turn, name, key) for turn in turns]) for key in FIGURES} for name in names
-        }
-
     record = {
         "architecture": f"{architecture}, random weights",
         "rounds": len(turns),
         "turns": list(turns),
-        "systems": spreads(lambda turn, name, key: turn[name][key]),
+        "systems": in_turn.spreads(turns, tuple(FIGURES)),
         "bars": judge_direct(turns),
         "device": device(),
     }
     if EXPORTED in names:
-        record["ratios"] = spreads(lambda turn, name, key: turn[name][key] / turn[EXPORTED][key])
+        record["ratios"] = in_turn.ratios(turns, tuple(FIGURES), EXPORTED)
     return record
 
 
 def table(figures: Mapping[str, Any]) -> str:
     """Medians, in brackets the ratio to the exported folder with its spread; then the goals."""
-    header = [f"To the first step of {figures['architecture']}", *TITLES]
-    rows = [[f"`{name}`", *(_cell(figures, name, key) for key in FIGURES)] for name in figures["systems"]]
-    return "\n".join([markdown(header, rows), tables.bars(figures)])
-
-
-def _cell(figures: Mapping[str, Any], name: str, key: str) -> str:
-    value = figures["systems"][name][key]["median"]
-    shown = f"{value / 1e9:.2f} GB" if key.endswith("bytes") else f"{value:.1f} s"
-    ratio = figures.get("ratios", {}).get(name, {}).get(key)
-    if name == EXPORTED or ratio is None:
-        return shown
-    return f"{shown} ({ratio['median']:.2f}×, {ratio['min']:.2f}–{ratio['max']:.2f})"
+    title = f"To the first step of {figures['architecture']}"
+    return in_turn.table(figures, title, FIGURES, EXPORTED, of="ratios")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

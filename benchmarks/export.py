@@ -23,18 +23,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import tables, worker
+from benchmarks import in_turn, worker
 from benchmarks.bars import judge_export, judge_step
 from benchmarks.command_line import conclude, parser_of
 from benchmarks.exporters import EXPORTERS, OURS, RELEASED, Environment, environments
 from benchmarks.folders import checkpoint, single_file
-from benchmarks.measure import device, make_ready, markdown, run, spread
+from benchmarks.measure import device, make_ready, run, spread
 from benchmarks.settings import interpreters, say
 
 __all__ = ["ExportSettings", "compare", "main", "table"]
 
-FIGURES = ("cpu_seconds", "system_seconds", "seconds", "own_bytes", "resident_bytes")
-TITLES = ("CPU time", "of which kernel", "time", "peak memory", "with mapped files")
+FIGURES = {
+    "cpu_seconds": "CPU time",
+    "system_seconds": "of which kernel",
+    "seconds": "time",
+    "own_bytes": "peak memory",
+    "resident_bytes": "with mapped files",
+}
 SOURCES = ("folder", "single")
 _STEPS = 7
 
@@ -88,22 +93,17 @@ def _able(settings: ExportSettings) -> tuple[str, ...]:
 def _record(
     settings: ExportSettings, names: Sequence[str], turns: Sequence[Mapping[str, Mapping[str, float]]]
 ) -> dict[str, Any]:
-    def spreads(of: Any) -> dict[str, Any]:
-        return {
-            name: {key: spread([of(turn, name, key) for turn in turns]) for key in FIGURES} for name in names
-        }
-
     record = {
         "architecture": f"{settings.architecture}, random weights",
         "source": settings.source,
         "rounds": settings.rounds,
         "turns": list(turns),
-        "systems": spreads(lambda turn, name, key: turn[name][key]),
+        "systems": in_turn.spreads(turns, tuple(FIGURES)),
         "bars": judge_export(settings.architecture, settings.source, turns),
         "device": device(),
     }
     if OURS in names:
-        record["ratios_to_sdrt"] = spreads(lambda turn, name, key: turn[name][key] / turn[OURS][key])
+        record["ratios_to_sdrt"] = in_turn.ratios(turns, tuple(FIGURES), OURS)
     return record
 
 
@@ -120,18 +120,8 @@ def _turn(name: str, place: Environment, source: Path, work: Path, log: Path) ->
 
 def table(figures: Mapping[str, Any]) -> str:
     """Medians, in brackets the ratio to sdrt with its spread; then the goals."""
-    header = [f"Export of {figures['architecture']}, from a {figures['source']}", *TITLES]
-    rows = [[f"`{name}`", *(_cell(figures, name, key) for key in FIGURES)] for name in figures["systems"]]
-    return "\n".join([markdown(header, rows), tables.bars(figures)])
-
-
-def _cell(figures: Mapping[str, Any], name: str, key: str) -> str:
-    value = figures["systems"][name][key]["median"]
-    shown = f"{value / 1e9:.2f} GB" if key.endswith("bytes") else f"{value:.1f} s"
-    ratio = figures.get("ratios_to_sdrt", {}).get(name, {}).get(key)
-    if name == OURS or ratio is None:
-        return shown
-    return f"{shown} ({ratio['median']:.2f}×, {ratio['min']:.2f}–{ratio['max']:.2f})"
+    title = f"Export of {figures['architecture']}, from a {figures['source']}"
+    return in_turn.table(figures, title, FIGURES, OURS, of="ratios_to_sdrt")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import tables, worker
+from benchmarks import in_turn, worker
 from benchmarks.bars import judge_lora
 from benchmarks.command_line import conclude, parser_of
 from benchmarks.folders import checkpoint, make
-from benchmarks.measure import device, markdown, run, spread, touch_free_memory
+from benchmarks.measure import device, run, touch_free_memory
 from benchmarks.settings import say
 from sdrt import StableDiffusionPipeline
 from sdrt_export.checkpoints.safetensors_writer import write_safetensors
@@ -32,8 +32,7 @@ __all__ = ["compare", "main", "table", "write_lora"]
 
 ANEW, ADDED, CHANGED = "anew", "added", "changed"
 EXPORTED, FOLDER = "exported", "checkpoint"
-FIGURES = ("cpu_seconds", "seconds", "own_bytes")
-TITLES = ("CPU time", "time", "peak memory")
+FIGURES = {"cpu_seconds": "CPU time", "seconds": "time", "own_bytes": "peak memory"}
 
 
 def compare(work: Path, options: Any) -> dict[str, Any]:
@@ -114,13 +113,8 @@ def _record(options: Any, turns: Sequence[Mapping[str, Mapping[str, float]]]) ->
         "rounds": len(turns),
         "turns": list(turns),
         "changed_bytes": turns[0][ADDED]["changed_bytes"],
-        "systems": {
-            name: {key: spread([turn[name][key] for turn in turns]) for key in FIGURES} for name in names
-        },
-        "ratios": {
-            name: {key: spread([turn[name][key] / turn[ANEW][key] for turn in turns]) for key in FIGURES}
-            for name in names
-        },
+        "systems": in_turn.spreads(turns, tuple(FIGURES)),
+        "ratios": in_turn.ratios(turns, tuple(FIGURES), ANEW),
         "bars": judge_lora(own),
         "device": device(),
     }
@@ -135,17 +129,8 @@ def _more(figures: Mapping[str, float], plain: Mapping[str, float]) -> float:
 def table(figures: Mapping[str, Any]) -> str:
     """Medians, in brackets the ratio to loading anew with its spread; then the goals."""
     changed = f"{figures['changed_bytes'] / 1e6:.0f} MB of changed weights"
-    header = [f"The U-Net of {figures['architecture']}, {changed}", *TITLES]
-    rows = [[f"`{name}`", *(_cell(figures, name, key) for key in FIGURES)] for name in figures["systems"]]
-    return "\n".join([markdown(header, rows), tables.bars(figures)])
-
-
-def _cell(figures: Mapping[str, Any], name: str, key: str) -> str:
-    value, ratio = figures["systems"][name][key]["median"], figures["ratios"][name][key]
-    shown = f"{value / 1e9:.2f} GB" if key.endswith("bytes") else f"{value:.2f} s"
-    return (
-        shown if name == ANEW else f"{shown} ({ratio['median']:.2f}×, {ratio['min']:.2f}–{ratio['max']:.2f})"
-    )
+    title = f"The U-Net of {figures['architecture']}, {changed}"
+    return in_turn.table(figures, title, FIGURES, ANEW, of="ratios", digits=2)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

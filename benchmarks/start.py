@@ -18,20 +18,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import tables, worker
+from benchmarks import in_turn, worker
 from benchmarks.bars import judge_start
 from benchmarks.command_line import conclude, parser_of
 from benchmarks.exporters import EXPORTERS, RELEASED, Environment, environments
 from benchmarks.folders import checkpoint, make, single_file
-from benchmarks.measure import device, make_ready, markdown, run, spread
+from benchmarks.measure import device, make_ready, run
 from benchmarks.settings import say
 
 __all__ = ["SYSTEMS", "compare", "main", "table"]
 
 EXPORTED, SINGLE, TUNED, SINGLE_TUNED = "exported", "single", "exported-tuned", "single-tuned"
 SYSTEMS = (RELEASED, EXPORTED, TUNED, SINGLE, SINGLE_TUNED)
-FIGURES = ("cpu_seconds", "seconds", "own_bytes", "resident_bytes")
-TITLES = ("CPU time", "time", "own memory at its peak", "with mapped files")
+FIGURES = {
+    "cpu_seconds": "CPU time",
+    "seconds": "time",
+    "own_bytes": "own memory at its peak",
+    "resident_bytes": "with mapped files",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,19 +111,14 @@ def _turn(name: str, system: _System, work: Path, log: Path, options: Any) -> di
 def _record(
     options: Any, names: Sequence[str], turns: Sequence[Mapping[str, Mapping[str, float]]]
 ) -> dict[str, Any]:
-    def spreads(of: Any) -> dict[str, Any]:
-        return {
-            name: {key: spread([of(turn, name, key) for turn in turns]) for key in FIGURES} for name in names
-        }
-
     first = names[0]
     return {
         "architecture": f"{options.architecture}, random weights",
         "image": f"{options.side}x{options.side}, {options.steps} steps",
         "rounds": len(turns),
         "turns": list(turns),
-        "systems": spreads(lambda turn, name, key: turn[name][key]),
-        f"ratios_to_{first}": spreads(lambda turn, name, key: turn[name][key] / turn[first][key]),
+        "systems": in_turn.spreads(turns, tuple(FIGURES)),
+        f"ratios_to_{first}": in_turn.ratios(turns, tuple(FIGURES), first),
         "bars": judge_start(turns),
         "device": device(),
     }
@@ -127,18 +126,9 @@ def _record(
 
 def table(figures: Mapping[str, Any]) -> str:
     """Medians, in brackets the ratio to the first system with its spread; then the goals."""
-    header = [f"{figures['architecture']}, {figures['image']}", *TITLES]
-    rows = [[f"`{name}`", *(_cell(figures, name, key) for key in FIGURES)] for name in figures["systems"]]
-    return "\n".join([markdown(header, rows), tables.bars(figures)])
-
-
-def _cell(figures: Mapping[str, Any], name: str, key: str) -> str:
     first = next(iter(figures["systems"]))
-    value, ratio = figures["systems"][name][key]["median"], figures[f"ratios_to_{first}"][name][key]
-    shown = f"{value / 1e9:.2f} GB" if key.endswith("bytes") else f"{value:.1f} s"
-    return (
-        shown if name == first else f"{shown} ({ratio['median']:.2f}×, {ratio['min']:.2f}–{ratio['max']:.2f})"
-    )
+    title = f"{figures['architecture']}, {figures['image']}"
+    return in_turn.table(figures, title, FIGURES, first, of=f"ratios_to_{first}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
