@@ -1,7 +1,8 @@
 """Trains an IP-Adapter and the vision encoder that it reads. ``python -m sdrt_models.shapes.train_ip_adapter WORK``
 
-First the encoder (CLIP's, with a width of 96) learns to say what a scene shows. Then the adapter learns to tell the
-U-Net what a text would tell it that says all of the scene. The images have one thing each.
+First the encoder (CLIP's, with a width of 96) learns to say what a scene shows, then to say it of images that are moved,
+turned and in other colours. Then the adapter learns to tell the U-Net what a text would tell it that says all of the
+scene. The images have one thing each.
 """
 
 from __future__ import annotations
@@ -35,14 +36,16 @@ from sdrt_models.shapes.drawing import draw_scene
 from sdrt_models.shapes.noise import Noise
 from sdrt_models.shapes.scenes import COLOURS, FILLS, SHADES, SHAPES, SIZES, Scene, sample_scene
 from sdrt_models.shapes.training import Stage, device_option, sheet, train, work_argument
+from sdrt_models.shapes.variations import in_other_colours, moved, repainted
 
 __all__ = ["NAME", "main"]
 
 NAME = "likeness.safetensors"
 _ENCODER = "image_encoder"
 _FORMS = (*SHAPES, *SIZES, *FILLS)
-_WORDS = (*COLOURS, *SHADES, *_FORMS)
-_ENCODER_LEARNING_RATE = 1e-3
+_PAINTS = (*COLOURS, *SHADES)
+_WORDS = (*_PAINTS, *_FORMS)
+_ENCODER_LEARNING_RATE, _REFINING_LEARNING_RATE = 1e-3, 7e-4
 _NO_TEXT = 0.8
 _NO_IMAGE = 0.1
 _SHIFT = 6
@@ -55,7 +58,8 @@ _PREPARE = ClipInput.square(IMAGE_ENCODER["image_size"])
 @work_argument
 @click.option("--encoder-steps", type=click.IntRange(min=1), default=5000, show_default=True)
 @click.option("--encoder-images", type=click.IntRange(min=1), default=24000, show_default=True)
-@click.option("--steps", type=click.IntRange(min=1), default=4000, show_default=True)
+@click.option("--refining-steps", type=click.IntRange(min=1), default=4500, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=1500, show_default=True)
 @click.option("--images", type=click.IntRange(min=1), default=3000, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--learning-rate", default=3e-3, show_default=True)
@@ -64,6 +68,7 @@ def main(
     work: Path,
     encoder_steps: int,
     encoder_images: int,
+    refining_steps: int,
     steps: int,
     images: int,
     batch: int,
@@ -84,17 +89,21 @@ def main(
         "every": 100,
         "sample_every": 500,
     }
-    reader = train(
-        Stage(
-            model=reader,
-            loss=task.reading_loss,
-            sample=None,
-            folder=work / "image-encoder-training",
-            steps=encoder_steps,
-            learning_rate=_ENCODER_LEARNING_RATE,
-            **settings,
+    for name, loss, count, rate in (
+        ("image-encoder-training", task.reading_loss, encoder_steps, _ENCODER_LEARNING_RATE),
+        ("image-encoder-refining", task.refining_loss, refining_steps, _REFINING_LEARNING_RATE),
+    ):
+        reader = train(
+            Stage(
+                model=reader.requires_grad_(True),
+                loss=loss,
+                sample=None,
+                folder=work / name,
+                steps=count,
+                learning_rate=rate,
+                **settings,
+            )
         )
-    )
     torch.manual_seed(0)
     made = train(
         Stage(
@@ -215,13 +224,6 @@ def _seen(count: int, path: Path) -> torch.Tensor:
     return torch.from_numpy(np.load(path))
 
 
-def _in_other_colours(pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """The images, each with its channels mixed at random."""
-    mix = torch.from_numpy(rng.dirichlet((0.5, 0.5, 0.5), (len(pixels), 3)).astype(np.float32))
-    mixed: torch.Tensor = torch.einsum("nij,njhw->nihw", mix.to(pixels.device), pixels)
-    return mixed
-
-
 def _said(scene: Scene) -> np.ndarray:
     """Which words are true of a scene."""
     words = {*scene.background.shades}
@@ -243,11 +245,21 @@ class _Task:
         indices = rng.integers(len(self._seen), size=8 * self._batch)
         shown, half = self._shown(indices, rng), len(indices) // 2
         # Each colour comes with some of the shapes only. So the encoder must not guess a shape by its colour.
-        shown[:half] = _in_other_colours(shown[:half], rng)
+        shown[:half] = in_other_colours(shown[:half], rng)
         logits = reader(shown)[1]
         return torch.cat(
             [self._missed(logits[:half], indices[:half], _FORMS), self._missed(logits[half:], indices[half:])]
         ).mean()
+
+    def refining_loss(self, reader: Any, _: int, rng: np.random.Generator) -> torch.Tensor:
+        """The same for images that are all moved in their own way. Forms are only asked for in other colours."""
+        indices = rng.integers(len(self._seen), size=8 * self._batch)
+        shown = moved(self._seen[torch.from_numpy(indices)].to(self._base.device).float(), rng)
+        other = 3 * len(indices) // 4
+        shown[:other] = repainted(shown[:other], rng)
+        logits = reader(shown)[1]
+        forms = self._missed(logits[:other], indices[:other], _FORMS)
+        return torch.cat([forms, self._missed(logits[other:], indices[other:], _PAINTS)]).mean()
 
     def loss(self, model: Any, _: int, rng: np.random.Generator) -> torch.Tensor:
         """How far ``model`` is from what the U-Net predicts when a text says all that the images show."""
