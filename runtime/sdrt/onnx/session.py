@@ -314,18 +314,26 @@ class Component:
             thread=self._thread,
             memory=memory,
         )
-        if self.provider != "cpu" or config.tune is False:
+        if self.provider != "cpu":
             return create(), memory
+
+        def untuned() -> tuple[Any, MemoryGraph | None]:
+            made = memory.on_cpu() if memory is not None and memory.on_cpu is not None else memory
+            return create(memory=made), made
+
+        if config.tune is False:
+            return untuned()
         try:
             tuned = tuned_graph(self._subject, weights, memory, write=bool(config.tune))
         except LookupError as error:
             if config.tune:
                 self._notices.warn(f"{self.name}: {NOT_TUNED}: {error}")
-            return create(), memory
+            return untuned()
         return tuned_session(
             tuned,
             self._subject,
             lambda place: create(place=place),
+            untuned,
             self._notices,
             memory=memory,
             adapted=weights.adapted,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sdrt.common.notices import Notices
 from sdrt.errors import OutOfMemoryError, RunCancelledError, SdrtError
-from sdrt.onnx.create_session import UNTUNED, Place
+from sdrt.onnx.create_session import Place
 from sdrt.onnx.engine import FAILURES
 from sdrt.onnx.error_messages import Subject
 from sdrt.onnx.graph_file import GraphFile, read_graph, read_graph_bytes
@@ -26,6 +26,7 @@ from sdrt.onnx.tuned_weights import TunedWeight, tuned_weights, weights_reader
 __all__ = ["tuned_session"]
 
 Create = Callable[[Place], Any]
+Untuned = Callable[[], tuple[Any, MemoryGraph | None]]
 
 # ONNX Runtime keeps matrices twice: as they are and packed.
 _GROWTH = 1.5
@@ -38,6 +39,7 @@ def tuned_session(
     tuned: TunedGraph,
     subject: Subject,
     create: Create,
+    untuned: Untuned,
     notices: Notices,
     *,
     memory: MemoryGraph | None,
@@ -52,6 +54,7 @@ def tuned_session(
         tuned: the place of the tuned graph.
         subject: the component.
         create: creates a session.
+        untuned: creates a session of the graph itself. Returns also the graph in memory that was loaded, if any.
         notices: receives messages for the user.
         memory: the graph if it is not in a file.
         adapted: whether adapters have changed values of `memory`.
@@ -63,8 +66,8 @@ def tuned_session(
     if tuned.is_whole() and (found := _loaded(tuned, subject, create, notices, memory if adapted else None)):
         return found
     if write and not adapted:
-        return _written(tuned, subject, create, notices, memory)
-    return create(UNTUNED), memory
+        return _written(tuned, subject, create, untuned, notices, memory)
+    return untuned()
 
 
 def _loaded(
@@ -100,7 +103,12 @@ def _discard(tuned: TunedGraph, subject: Subject, notices: Notices) -> None:
 
 
 def _written(
-    tuned: TunedGraph, subject: Subject, create: Create, notices: Notices, memory: MemoryGraph | None
+    tuned: TunedGraph,
+    subject: Subject,
+    create: Create,
+    untuned: Untuned,
+    notices: Notices,
+    memory: MemoryGraph | None,
 ) -> tuple[Any, MemoryGraph | None]:
     """Tune a graph, and return a session of it. If that is impossible, say why, and load the graph itself."""
     started = time.perf_counter()
@@ -112,10 +120,10 @@ def _written(
         reason = str(error).partition("\n")[0] or type(error).__name__
     if reason:
         notices.warn(f"{subject.name}: {NOT_TUNED}: {reason}")
-        return create(UNTUNED), memory
+        return untuned()
     seconds, size = time.perf_counter() - started, f"{tuned.size / 1e6:,.0f} MB"
     notices.inform(f"{subject.name}: tuned for this machine in {seconds:.0f} s, {size}")
-    return _loaded(tuned, subject, create, notices, None) or (create(UNTUNED), memory)
+    return _loaded(tuned, subject, create, notices, None) or untuned()
 
 
 def _kept(tuned: TunedGraph, subject: Subject, create: Create, memory: MemoryGraph | None) -> str:
