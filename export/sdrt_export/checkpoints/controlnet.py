@@ -17,6 +17,7 @@ from sdrt.model_folder.model import CONTROLNET
 from sdrt_export.architectures.controlnet_config import ControlNetConfig, residual_channels
 from sdrt_export.architectures.t2i_adapter import T2IAdapterConfig
 from sdrt_export.architectures.unet_config import UNetConfig
+from sdrt_export.checkpoints.config_errors import naming_config
 from sdrt_export.checkpoints.defaults import completed
 from sdrt_export.checkpoints.derived.controlnet import derived_controlnet, is_diffusers_controlnet
 from sdrt_export.checkpoints.folder import read_tensors
@@ -126,7 +127,8 @@ def _folder(folder: Path) -> Part:
     is_adapter = found == T2I_ADAPTER or (not found and "adapter_type" in config)
     class_name = T2I_ADAPTER if is_adapter else _CLASS
     # Names the class before its weights are looked for.
-    (T2IAdapterConfig if class_name == T2I_ADAPTER else ControlNetConfig).of(config)
+    with naming_config(folder, CONTROLNET):
+        (T2IAdapterConfig if class_name == T2I_ADAPTER else ControlNetConfig).of(config)
     tensors = read_tensors(find_weights(folder, "diffusers").files, class_name)
     return Part(config=completed(class_name, config), tensors=tensors, place=str(folder))
 

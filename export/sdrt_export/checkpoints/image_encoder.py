@@ -8,6 +8,7 @@ from typing import Any
 from sdrt.common.file_kind import PICKLES, kind_of
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
 from sdrt.model_folder.manifest import read_json
+from sdrt_export.checkpoints.config_errors import naming_config
 from sdrt_export.checkpoints.derived.shapes import Shapes
 from sdrt_export.checkpoints.parts import Part, class_of_config
 from sdrt_export.checkpoints.usage import check_usage
@@ -36,7 +37,8 @@ def open_image_encoder(path: Path) -> Part:
         IntegrityError: its tensors do not fit its config.
     """
     part = _of_folder(path) if path.is_dir() else _of_file(path)
-    needed = tensors_of([IMAGE_ENCODER], part.config)
+    with naming_config(Path(part.place), IMAGE_ENCODER.name):
+        needed = tensors_of([IMAGE_ENCODER], part.config)
     check_usage(part.place, [IMAGE_ENCODER], [needed], part.tensors)
     return part
 

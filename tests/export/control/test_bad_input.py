@@ -129,7 +129,7 @@ MIDDLE = "controlnet_mid_block.bias"
     [
         (
             damaged(lambda all_: all_[FIRST].view(-1)[:1].fill_(float("nan"))),
-            "controlnet: .*sample_0' is not finite",
+            "controlnet: .*sample_0' is not finite .* or .*net is damaged; download it again",
         ),
         (damaged(lambda all_: all_[MIDDLE].fill_(float("inf"))), "controlnet: output 'mid.* is not finite"),
         (damaged(lambda all_: all_.pop(FIRST)), f"the weights lack {FIRST}"),

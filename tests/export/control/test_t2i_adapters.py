@@ -220,15 +220,20 @@ def test_another_model_is_named(
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_damaged_weights_are_one_line(
-    value: float, plain: Path, adapters: list[Path], tmp_path: Path
+    value: float, plain: Path, checkpoint: Checkpoint, adapters: list[Path], tmp_path: Path
 ) -> None:
+    """Of a folder and of a file, beside a model folder and beside a checkpoint, which is another file."""
     module = diffusers.T2IAdapter.from_pretrained(adapters[0])
     with torch.no_grad():
         module.adapter.body[1].resnets[0].block2.bias[0] = value
     module.save_pretrained(tmp_path)
-    with pytest.raises(SdrtError, match="output 'feature_1' is not finite") as error:
-        made(plain, [tmp_path], **GIVEN)
-    assert "\n" not in str(error.value)
+    for source in (plain, checkpoint("sd1")):
+        for net in (tmp_path, tmp_path / "diffusion_pytorch_model.safetensors"):
+            message = f"output 'feature_1' is not finite .* or {net} is damaged; download it again"
+            with pytest.raises(SdrtError, match=message) as error:
+                made(source, [net], **GIVEN)
+            assert "\n" not in str(error.value)
+            assert error.value.path == net
 
 
 # --- the command -------------------------------------------------------------------------------------------
