@@ -23,7 +23,7 @@ from sdrt_export.component_graphs import graph_of
 from sdrt_export.components.controlnet import controlnet_component, t2i_adapter_component
 from sdrt_export.piece import Piece
 from sdrt_export.targets import Target
-from sdrt_export.tensors.finite import FiniteTensors
+from sdrt_export.tensors.finite import FiniteTensors, check_finite
 
 __all__ = ["control_inputs", "controlnets_of", "load_controlnets"]
 
@@ -86,6 +86,9 @@ def load_controlnets(
                 check_fits(part, unet, model, channels=latents.latent_channels, factor=latents.factor)
                 piece = _piece(controlnet_name(index), _title(source, path), part)
                 _check_tensors(piece, target)
+                if class_of_config(part.config) == T2I_ADAPTER:
+                    # Infinity can vanish in it, and it is small.
+                    check_finite(piece.tensors)
         pieces.append(piece)
     return pieces
 

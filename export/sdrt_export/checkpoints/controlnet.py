@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.common.file_kind import kind_of
-from sdrt.errors import ModelNotFoundError, UnsupportedModelError
+from sdrt.errors import IntegrityError, ModelNotFoundError, UnsupportedModelError
 from sdrt.model_folder.manifest import read_json, readable
 from sdrt.model_folder.model import CONTROLNET
 from sdrt_export.architectures.controlnet_config import ControlNetConfig, residual_channels
@@ -72,8 +72,8 @@ def open_controlnet_part(path: Path, unet: Mapping[str, Any]) -> Part:
 
     Raises:
         ModelNotFoundError: there is no such file, or it is no ControlNet.
-        UnsupportedModelError: it is damaged, a pickle, or a network that is not supported, which the error names.
-        IntegrityError: its weights cannot be read.
+        UnsupportedModelError: it is a pickle, or a network that is not supported, which the error names.
+        IntegrityError: it is damaged.
     """
     if path.is_dir():
         with readable(path):
@@ -105,6 +105,10 @@ def _section(file: MappedFile) -> Section:
     first = ("controlnet_cond_embedding.conv_in.weight", "input_hint_block.0.weight")
     if section is None or not any(name in section.shapes for name in first):
         kind = kind_of(file.header)
+        if str(kind) == "a ControlNet":
+            raise IntegrityError.advised(
+                f"{path} is a ControlNet that lacks {' or '.join(first)}", "download it again", path=path
+            )
         raise ModelNotFoundError.expected(
             f"{path} is {kind or 'a safetensors file of an unknown kind'}",
             FITS,

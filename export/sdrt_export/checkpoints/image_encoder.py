@@ -12,7 +12,7 @@ from sdrt_export.checkpoints.config_errors import naming_config
 from sdrt_export.checkpoints.derived.shapes import Shapes
 from sdrt_export.checkpoints.parts import Part, class_of_config
 from sdrt_export.checkpoints.usage import check_usage
-from sdrt_export.checkpoints.weight_files import find_weights
+from sdrt_export.checkpoints.weight_files import check_numbers, find_weights
 from sdrt_export.components.image_encoder import IMAGE_ENCODER
 from sdrt_export.components.outline import tensors_of
 from sdrt_export.tensors.lazy import MappedFile, Tensors
@@ -77,6 +77,7 @@ def _of_file(path: Path) -> Part:
     if f"{_ROOT}.patch_embedding.weight" not in shapes:
         kind = kind_of(file.header) or "a safetensors file of an unknown kind"
         raise ModelNotFoundError.expected(f"{path} is {kind}", _FITS, argument="image_encoder", path=path)
+    check_numbers([path])
     return Part(config=_derived(shapes), tensors=Tensors.of_files([path]), place=str(path))
 
 
