@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from sdrt import SdrtError, StableDiffusionPipeline
+from sdrt import RequestError, SdrtError, StableDiffusionPipeline
 from sdrt.model_folder import hub
 from sdrt_export.export import export_model
 from tests.cli.commands import run, told
@@ -62,7 +62,8 @@ def test_it_stays_on_the_hub(on_hub: list[dict[str, Any]]) -> None:
     assert (made.nsfw_content_detected, pipeline.safety_checker) == (None, None)
     assert "the safety checker of checked is off: images are not filtered" in messages
     assert not any("incomplete" in one or "cannot be read" in one for one in messages)
-    pipeline.safety_checker = True
+    with pytest.raises(RequestError, match="checked was opened without its safety checker: open it with"):
+        pipeline.safety_checker = True
     assert pipeline.safety_checker is None
 
 

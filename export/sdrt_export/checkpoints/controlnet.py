@@ -130,6 +130,9 @@ def _folder(folder: Path) -> Part:
         raise ModelNotFoundError.expected(f"{folder} has a {found}", FITS, argument=CONTROLNET, path=folder)
     is_adapter = found == T2I_ADAPTER or (not found and "adapter_type" in config)
     class_name = T2I_ADAPTER if is_adapter else _CLASS
+    if is_adapter:
+        # The runtime reads its keys too, and for it null is no default.
+        config = {key: value for key, value in config.items() if value is not None}
     # Names the class before its weights are looked for.
     with naming_config(folder, CONTROLNET):
         (T2IAdapterConfig if class_name == T2I_ADAPTER else ControlNetConfig).of(config)

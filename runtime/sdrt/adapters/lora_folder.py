@@ -134,8 +134,9 @@ def file_in(path: str | Path, name: str | None = None) -> Path:
     chosen = [name] if name else [one for one in names if one == USUAL_NAME] or names
     if len(chosen) != 1 or not (found / chosen[0]).is_file():
         listed = ", ".join(names[:8]) or "none"
+        lacks = f"file {brief(name)}" if name else "single .safetensors file to take"
         raise ModelNotFoundError.advised(
-            f"{found} has no single .safetensors file to take (it has {listed})",
+            f"{found} has no {lacks} (it has {listed})",
             f"name one as FOLDER/FILE{_SUFFIX}, or with weight_name in Python",
             joint="; ",
             argument="weight_name",
