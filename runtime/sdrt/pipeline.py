@@ -146,10 +146,11 @@ class StableDiffusionPipeline(LoraMethods, ImagePromptMethods, DiffusersMethods)
             raise unknown_scheduler(name, "hires_scheduler")
         other = None if name is None else self._resolved(name)
         chosen = self.scheduler_for(scheduler, spacing)
+        request = request if self._filters else without_checker(request)
         refiner, adaptation = self._refiners.of(request), self._adapters.of(request)
         second = NO_ADAPTATION if refiner is None else self._adapters.of_refiner(request, refiner.cache)
-        request = self._with_image_scale(request if self._filters else without_checker(request))
-        return PlannedRequest.of(request, chosen, self.model, other, refiner, adaptation, second)
+        scaled = self._with_image_scale(request)
+        return PlannedRequest.of(scaled, chosen, self.model, other, refiner, adaptation, second)
 
     def stream(
         self,

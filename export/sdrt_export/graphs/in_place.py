@@ -120,7 +120,7 @@ _IN_NO_FILE = Place(location="memory")
 # No float32 weight has this length. ONNX Runtime refuses to read it.
 _UNREADABLE = 1
 # An export reads every weight, and names one that is not finite. A session only computes with them.
-_REMEDY = "download the checkpoint again; sdrt export says which weight is damaged"
+_REMEDY = "download it again; sdrt export says which weight is damaged"
 
 
 def _kept(weight: Weight, tensors: Mapping[str, Array], compute: int, *, as_stored: bool) -> Stored:

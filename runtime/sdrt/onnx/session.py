@@ -197,8 +197,8 @@ class Component:
         if not np.isfinite(array).all():
             remedy = self._subject.remedy
             raise ComponentError(
-                f"{self.name}: output {output!r} is not finite (NaN or infinity): the graph overflows or is "
-                f"damaged; {remedy or 'export it again in fp32'}",
+                f"{self.name}: output {output!r} is not finite (NaN or infinity): the graph overflows, or "
+                f"{self._path} is damaged; {remedy or 'export it again in fp32'}",
                 **self._subject.facts,
                 fits=remedy or "a model that was exported in fp32",
             )
