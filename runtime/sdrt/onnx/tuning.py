@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdrt.common.file_identity import check_same, identity_of
 from sdrt.common.notices import Notices
 from sdrt.errors import OutOfMemoryError, RunCancelledError, SdrtError
 from sdrt.onnx.create_session import UNTUNED, Place
@@ -120,6 +121,7 @@ def _written(
 
 def _kept(tuned: TunedGraph, subject: Subject, create: Create, memory: MemoryGraph | None) -> str:
     """Write a tuned graph and keep it. Returns why it does not count, or nothing. Whatever happens, no part stays."""
+    sources = {file: identity_of(file.stat()) for file in _sources(subject.path, memory)}
     partial = tuned.begin()
     try:
         written = partial / tuned.graph.name
@@ -127,10 +129,22 @@ def _kept(tuned: TunedGraph, subject: Subject, create: Create, memory: MemoryGra
         feeds = _Feeds(_graph(subject.path, memory))
         if not _gives_the_same(reference, create(Place(tuned=written, is_trial=True)), feeds):
             return "the tuned graph gives other numbers"
-        tuned.finish(partial, _weights(subject.path, memory, written))
+        weights = _weights(subject.path, memory, written)
+        for file, identity in sources.items():
+            # The place is for the files that were there at first.
+            check_same(file, identity)
+        tuned.finish(partial, weights)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return ""
+
+
+def _sources(path: Path, memory: MemoryGraph | None) -> set[Path]:
+    """The files that a graph and its weights are read from."""
+    folder, files = (path.parent, ()) if memory is None else (memory.folder, memory.files)
+    every = {path, *files, *(folder / name for name in _graph(path, memory).external)}
+    # Weights in memory have a name there, but no file.
+    return {file for file in every if file.is_file()}
 
 
 def _weights(path: Path, memory: MemoryGraph | None, written: Path) -> dict[str, TunedWeight]:

@@ -7,11 +7,13 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import sdrt.onnx.tuned as tuned_graphs
+import sdrt.onnx.tuning as tuning
 import sdrt_models
 from sdrt import StableDiffusionPipeline
 from sdrt.common.cancelling import cancelling
@@ -168,6 +170,26 @@ def test_a_failed_write_leaves_nothing(
     decoded(vae(tune=True))
     assert "not tuned for this machine: [Errno 28]" in said[0]
     assert [path for path in (cache / "compiled").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx_data"])
+def test_a_model_that_is_replaced_while_it_is_tuned_is_not_kept(
+    vae: Open, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Its place is that of the files that were there at first."""
+    path = next((tmp_path / "vae_decoder").glob(name))
+    compare = tuning._gives_the_same
+
+    def replacing(*given: Any) -> bool:
+        shutil.copy2(path, tmp_path / "other")
+        (tmp_path / "other").replace(path)
+        return compare(*given)
+
+    monkeypatch.setattr(tuning, "_gives_the_same", replacing)
+    plain = decoded(vae(tune=False))
+    np.testing.assert_array_equal(decoded(vae(tune=True)), plain)
+    assert f"not tuned for this machine: {path} changed while it was in use" in said[0]
+    assert every_tuned_graph() == []
 
 
 def image(pipeline: StableDiffusionPipeline, **settings: object) -> np.ndarray:
