@@ -31,6 +31,8 @@ Create = Callable[[Place], Any]
 # ONNX Runtime keeps matrices twice: as they are and packed.
 _GROWTH = 1.5
 _SIDE, _TOKENS = 8, 77
+# Control images are eight times as large as latents.
+_CONTROL_SIDE = 8 * _SIDE
 _SAME = ("Cast", "Div", "Identity", "Mul")
 _FAILURES: tuple[type[BaseException], ...] = (OSError, SdrtError, *FAILURES)
 
@@ -205,8 +207,11 @@ class _Feeds:
         return np.ones(shape, spec.dtype)
 
     def _length(self, name: str, axis: str, place: int) -> int:
+        if "residual" in axis:
+            # What ControlNets add on each level of a U-Net. A single value is added everywhere.
+            return 1
         if "height" in axis or "width" in axis:
-            return _SIDE
+            return _CONTROL_SIDE if "condition" in axis else _SIDE
         if "sequence" in axis:
             return _TOKENS
         return self._channels(name) if "channels" in axis and place == 1 else 1
