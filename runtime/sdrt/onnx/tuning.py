@@ -34,6 +34,8 @@ _SIDE, _TOKENS = 8, 77
 # Control images are eight times as large as latents.
 _CONTROL_SIDE = 8 * _SIDE
 _SAME = ("Cast", "Div", "Identity", "Mul")
+# What ONNX Runtime says on a full disk.
+_UNWRITTEN = "Failed to write"
 _FAILURES: tuple[type[BaseException], ...] = (OSError, SdrtError, *FAILURES)
 
 
@@ -112,13 +114,21 @@ def _written(
     except RunCancelledError:
         raise
     except _FAILURES as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = _reason(error, tuned)
     if reason:
         notices.warn(f"{subject.name}: {NOT_TUNED}: {reason}")
         return create(UNTUNED), memory
     seconds, size = time.perf_counter() - started, f"{tuned.size / 1e6:,.0f} MB"
     notices.inform(f"{subject.name}: tuned for this machine in {seconds:.0f} s, {size}")
     return _loaded(tuned, subject, create, notices, None) or (create(UNTUNED), memory)
+
+
+def _reason(error: BaseException, tuned: TunedGraph) -> str:
+    """Why a graph is not tuned, in one line."""
+    if _UNWRITTEN in str(error):
+        folder = tuned.folder.parent
+        return f"ONNX Runtime cannot write to {folder}: make room there, or choose another folder with SDRT_CACHE"
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _kept(tuned: TunedGraph, subject: Subject, create: Create, memory: MemoryGraph | None) -> str:

@@ -160,6 +160,20 @@ def test_a_full_disk_is_said_and_the_graph_runs_untuned(
     assert every_tuned_graph() == []
 
 
+def test_a_disk_that_fills_up_leaves_nothing(vae: Open, said: list[str], cache: Path) -> None:
+    resource = pytest.importorskip("resource")
+    plain, _ = decoded(vae(tune=False)), cpu_layout()
+    _, most = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, most))
+    try:
+        made = decoded(vae(tune=True))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    np.testing.assert_array_equal(made, plain)
+    assert f"not tuned for this machine: ONNX Runtime cannot write to {cache / 'compiled'}" in said[0]
+    assert [path for path in (cache / "compiled").rglob("*") if path.is_file()] == []
+
+
 def test_a_failed_write_leaves_nothing(
     vae: Open, said: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
