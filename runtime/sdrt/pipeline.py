@@ -277,7 +277,8 @@ class StableDiffusionPipeline(LoraMethods, ImagePromptMethods, DiffusersMethods)
         """Write every graph of the model into the cache as this machine's CPU runs it, as `sdrt tune` does.
 
         From then on, its sessions are created in a fraction of the time, in this and other processes, which share the
-        weights. Returns the pipeline.
+        weights. With ControlNets and IP-Adapters, the U-Net's graph for all of them is tuned too, and with
+        `vae_tiling=True` the VAE for tiles. Returns the pipeline.
 
         Raises:
             ProviderError: the pipeline does not run on the CPU.
