@@ -24,6 +24,9 @@ __all__ = ["block_size", "in_blocks", "kernels_for_blocks", "use_blocks"]
 
 _DOMAIN = "com.microsoft.nchwc"
 _SIZES = (8, 16)
+# In a network with such activations, ONNX Runtime joins them and the sums that follow with convolutions. In SD's large
+# networks, nothing can be joined.
+_JOINED = frozenset({"Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh"})
 
 
 @cache
@@ -64,8 +67,11 @@ def _run(model: onnx.ModelProto, x: Array) -> Array:
 
 
 def kernels_for_blocks(graph: Graph, size: int) -> dict[str, int]:
-    """The kernels of a graph that fill blocks of `size` channels, with their output channels."""
-    if graph.compute != FLOAT:
+    """The kernels of a graph that fill blocks of `size` channels, with their output channels.
+
+    There are none if ONNX Runtime would do more than put them in blocks.
+    """
+    if graph.compute != FLOAT or any(op in _JOINED for op, _ in graph.reads()):
         return {}
     kernels, others = set[str](), set[str]()
     for op, inputs in graph.reads():

@@ -30,7 +30,7 @@ def network(compute: int = FLOAT) -> Graph:
     second = layers.conv("second", first, 32)
     side = layers.conv("side", first, 32, kernel=1, bias=False)
     half = layers.conv("half", layers.add(second, side), 64, stride=2)
-    last = layers.conv("last", Value(64, graph.op("Sigmoid", half.name)), 20)
+    last = layers.conv("last", Value(64, graph.op("Exp", half.name)), 20)
     layers.image_output("half", half, ("h", "w"))
     layers.image_output("y", last, ("h", "w"))
     return graph
@@ -87,6 +87,12 @@ def test_kernels_that_something_else_reads_stay() -> None:
     graph = network()
     graph.op("Identity", "second.weight")
     assert "second.weight" not in kernels_for_blocks(graph, 8)
+
+
+def test_networks_whose_activations_are_joined_with_convolutions_stay() -> None:
+    graph = network()
+    graph.op("Relu", "x")
+    assert kernels_for_blocks(graph, 8) == {}
 
 
 def test_graphs_in_float16_have_no_blocks() -> None:
