@@ -5,8 +5,8 @@
 All start from the same random weights. A turn is one `sdrt generate` of one image on the CPU. The systems are 0.1.0's
 exported folder with 0.1.0, and with this checkout the exported folder (float32) and one file in float16, both untuned
 and tuned (`sdrt tune`). Time and memory are those of the whole process. A small image with one step shows the time to
-load; for the memory of a whole image, use `--side 512`. Before each turn, the files are in the page cache. Every round
-begins with another system; ratios are taken within a round.
+load; for the memory of a whole image, use `--side 512`. Before each turn, the files are in the page cache, and Python
+has compiled the modules. Every round begins with another system; ratios are taken within a round.
 """
 
 from __future__ import annotations
@@ -61,10 +61,16 @@ def compare(work: Path, options: Any) -> dict[str, Any]:
     return _record(options, names, turns)
 
 
+def _variables(work: Path, variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a turn. Python keeps compiled modules, as an installed package has them."""
+    kept = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": os.fspath(work / "pycache")}
+    return {**variables, **kept, "SDRT_CACHE": os.fspath(work / "cache")}
+
+
 def _system(name: str, work: Path, log: Path, options: Any) -> _System:
     if name == RELEASED:
         return _released(work, log, options)
-    here = Environment(variables={**worker.environment(), "SDRT_CACHE": os.fspath(work / "cache")})
+    here = Environment(variables=_variables(work, worker.environment()))
     if name in (SINGLE, SINGLE_TUNED):
         model = single_file(work, log, options.architecture)
     else:
@@ -80,9 +86,7 @@ def _system(name: str, work: Path, log: Path, options: Any) -> _System:
 def _released(work: Path, log: Path, options: Any) -> _System:
     pythons = {RELEASED: options.python} if options.python else {}
     place = environments((RELEASED,), work, log, baseline=options.baseline, pythons=pythons)[RELEASED]
-    place = Environment(
-        python=place.python, variables={**place.variables, "SDRT_CACHE": os.fspath(work / "cache")}
-    )
+    place = Environment(python=place.python, variables=_variables(work, place.variables))
     model = work / "exported" / RELEASED
     if not (model / "sdrt.json").is_file():
         source = checkpoint(work, log, options.architecture)

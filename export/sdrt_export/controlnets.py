@@ -14,15 +14,16 @@ from sdrt.model_folder.hub_file import download_file, hub_file
 from sdrt.model_folder.model import CONTROLNET, controlnet_name
 from sdrt_export.architectures.vae import VaeConfig
 from sdrt_export.checkpoints.checkpoint import Checkpoint
+from sdrt_export.checkpoints.config_errors import naming_config
 from sdrt_export.checkpoints.controlnet import FITS, check_fits, open_controlnet_part
-from sdrt_export.checkpoints.parts import class_of_config
+from sdrt_export.checkpoints.parts import Part, class_of_config
 from sdrt_export.checkpoints.t2i_adapter import T2I_ADAPTER
 from sdrt_export.checkpoints.usage import check_usage
 from sdrt_export.component_graphs import graph_of
 from sdrt_export.components.controlnet import controlnet_component, t2i_adapter_component
 from sdrt_export.piece import Piece
 from sdrt_export.targets import Target
-from sdrt_export.tensors.finite import FiniteTensors
+from sdrt_export.tensors.finite import FiniteTensors, check_finite
 
 __all__ = ["control_inputs", "controlnets_of", "load_controlnets"]
 
@@ -79,19 +80,29 @@ def load_controlnets(
     for index, source in enumerate(given):
         with naming(CONTROLNET):
             path = _local(source, access)
-            part = open_controlnet_part(path, unet)
-            check_fits(part, unet, model, channels=latents.latent_channels, factor=latents.factor)
-            is_adapter = class_of_config(part.config) == T2I_ADAPTER
-            make = t2i_adapter_component if is_adapter else controlnet_component
-            piece = Piece(
-                component=make(controlnet_name(index), _title(source, path)),
-                place=part.place,
-                config=part.config,
-                tensors=FiniteTensors(part.place, part.tensors),
-            )
-            _check_tensors(piece, target)
+            with naming_config(path, CONTROLNET):
+                part = open_controlnet_part(path, unet)
+            with naming_config(Path(part.place), CONTROLNET):
+                check_fits(part, unet, model, channels=latents.latent_channels, factor=latents.factor)
+                piece = _piece(controlnet_name(index), _title(source, path), part)
+                _check_tensors(piece, target)
+                if class_of_config(part.config) == T2I_ADAPTER:
+                    # Infinity can vanish in it, and it is small.
+                    check_finite(piece.tensors)
         pieces.append(piece)
     return pieces
+
+
+def _piece(name: str, title: str, part: Part) -> Piece:
+    """A ControlNet or T2I-Adapter as the component `name`."""
+    is_adapter = class_of_config(part.config) == T2I_ADAPTER
+    make = t2i_adapter_component if is_adapter else controlnet_component
+    return Piece(
+        component=make(name, title),
+        place=part.place,
+        config=part.config,
+        tensors=FiniteTensors(part.place, part.tensors),
+    )
 
 
 def _title(source: str | Path, path: Path) -> str:

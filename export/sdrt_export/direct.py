@@ -12,9 +12,10 @@ import sdrt
 from sdrt.common.notices import Notices, Notify
 from sdrt.families import Family
 from sdrt.families.stable_diffusion import STABLE_DIFFUSION
+from sdrt.model_folder.checker import read_preprocessor
 from sdrt.model_folder.folder import Manifest, tail
 from sdrt.model_folder.graph_kind import WHOLE_GRAPH, GraphKind
-from sdrt.model_folder.model import GraphSource, Model
+from sdrt.model_folder.model import CONTROLNET, GraphSource, Model
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt_export.checkpoints.checker import names_checker
@@ -60,7 +61,9 @@ class DirectModel(Model):
             return None
         if not has_kind(self.pieces[name].component, kind):
             return None
-        return GraphSource(path=self.path, build=partial(self._build, name, kind))
+        # A ControlNet is not in the checkpoint.
+        path = Path(self.pieces[name].place) if name.startswith(CONTROLNET) else self.path
+        return GraphSource(path=path, build=partial(self._build, name, kind))
 
     def _build(self, name: str, kind: GraphKind, more: Mapping[str, Array] | None = None) -> MemoryGraph:
         is_changed = bool(self.adaptation.key(name))
@@ -168,6 +171,8 @@ class DirectModel(Model):
     @property
     def preprocessor_config(self) -> dict[str, Any]:
         """See `Model`."""
+        if self.without_checker:
+            return read_preprocessor(self.path)
         checker = self.checkpoint.checker()
         return {} if checker is None else dict(checker.preprocessor)
 

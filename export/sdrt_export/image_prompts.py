@@ -146,7 +146,12 @@ def _projection(index: int, adapter: IpAdapter, target: Target) -> Piece:
 def _encoder_place(given: str | Path | None, folder: Path, adapters: Sequence[Path], model: str) -> Path:
     """Where the image encoder is: where the user says, in the checkpoint, or beside the first adapter."""
     if given is not None:
-        return expand(given, IMAGE_ENCODER, _FITS_ENCODER)
+        place = expand(given, IMAGE_ENCODER, _FITS_ENCODER)
+        if not exists(place):
+            raise ModelNotFoundError.expected(
+                f"there is no {place}", _FITS_ENCODER, argument=IMAGE_ENCODER, path=place
+            )
+        return place
     for place in (folder / IMAGE_ENCODER, adapters[0].parent / IMAGE_ENCODER):
         if (place / "config.json").is_file():
             return place

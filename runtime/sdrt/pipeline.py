@@ -146,10 +146,11 @@ class StableDiffusionPipeline(LoraMethods, ImagePromptMethods, DiffusersMethods)
             raise unknown_scheduler(name, "hires_scheduler")
         other = None if name is None else self._resolved(name)
         chosen = self.scheduler_for(scheduler, spacing)
+        request = request if self._filters else without_checker(request)
         refiner, adaptation = self._refiners.of(request), self._adapters.of(request)
         second = NO_ADAPTATION if refiner is None else self._adapters.of_refiner(request, refiner.cache)
-        request = self._with_image_scale(request if self._filters else without_checker(request))
-        return PlannedRequest.of(request, chosen, self.model, other, refiner, adaptation, second)
+        scaled = self._with_image_scale(request)
+        return PlannedRequest.of(scaled, chosen, self.model, other, refiner, adaptation, second)
 
     def stream(
         self,
@@ -276,7 +277,8 @@ class StableDiffusionPipeline(LoraMethods, ImagePromptMethods, DiffusersMethods)
         """Write every graph of the model into the cache as this machine's CPU runs it, as `sdrt tune` does.
 
         From then on, its sessions are created in a fraction of the time, in this and other processes, which share the
-        weights. Returns the pipeline.
+        weights. With ControlNets and IP-Adapters, the U-Net's graph for all of them is tuned too, and with
+        `vae_tiling=True` the VAE for tiles. Returns the pipeline.
 
         Raises:
             ProviderError: the pipeline does not run on the CPU.

@@ -116,7 +116,7 @@ def test_damaged_weights_are_said_with_a_remedy(checkpoint: Checkpoint, tmp_path
     data[entry.start : entry.start + 4] = np.float32(np.nan).tobytes()
     path.write_bytes(data)
     with pytest.raises(
-        ComponentError, match=r"unet: .*not finite.*download the checkpoint again; sdrt export"
+        ComponentError, match=r"unet: .*not finite.*download it again; sdrt export says which"
     ):
         image(folder)
 

@@ -30,6 +30,7 @@ def test_a_model_starts_tuned_and_untuned(tmp_path: Path) -> None:
     assert list(figures["systems"]) == [start.EXPORTED, start.TUNED]
     tuned = list((tmp_path / "cache" / "compiled").rglob("tuned.json"))
     assert len(tuned) == 4
+    assert list((tmp_path / "pycache").rglob("pipeline.*.pyc"))
     assert all(turn[name]["seconds"] > 0 for turn in figures["turns"] for name in turn)
     text = start.table(figures)
     assert "tiny, random weights, 64x64, 1 steps" in text

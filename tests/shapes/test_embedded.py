@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from sdrt_models.shapes.evaluate import (
     Settings,
     held_out_prompts,
     measure,
-    measure_acceleration,
+    measure_changes,
     measure_negative_prompt,
 )
 from sdrt_models.shapes.scenes import is_held_out
@@ -52,16 +53,25 @@ def test_guidance_matters(shapes: StableDiffusionPipeline, found: dict[str, Rate
     assert unguided["everything"].share < found["everything"].share - 0.1
 
 
-@pytest.mark.parametrize(("speed", "most", "least_psnr"), [("balanced", 0.55, 30), ("fast", 0.4, 22)])
-def test_fewer_calls_draw_the_same(
-    shapes: StableDiffusionPipeline, speed: str, most: float, least_psnr: float
-) -> None:
-    found, usual, distance = measure_acceleration(shapes, 8, Settings(accelerate=speed))
-    assert distance.evaluations == 20
-    assert distance.calls <= most * distance.evaluations
-    # A run with another seed is at about 10 dB.
-    assert distance.mean >= least_psnr
-    assert found["colour"].right >= usual["colour"].right - 1
+def test_fewer_calls_draw_the_same(shapes: StableDiffusionPipeline) -> None:
+    changes = [Settings(accelerate="balanced"), Settings(accelerate="fast")]
+    usual, found = measure_changes(shapes, 8, Settings(), changes)
+    for change, most, least_psnr in zip(found, (0.55, 0.4), (30, 22), strict=True):
+        assert change.distance.evaluations == 20
+        assert change.distance.calls <= most * 20
+        # A run with another seed is at about 10 dB.
+        assert change.distance.mean >= least_psnr
+        assert change.rates["colour"].right >= usual["colour"].right - 1
+
+
+@pytest.mark.parametrize("steps", [4, 8])
+def test_nothing_changes_in_short_runs(shapes: StableDiffusionPipeline, steps: int) -> None:
+    settings = Settings(num_inference_steps=steps)
+    fast = replace(settings, accelerate="fast")
+    _, (change,) = measure_changes(shapes, 2, settings, [fast])
+    assert change.distance.calls == change.distance.evaluations == steps
+    assert change.distance.psnr == [99, 99]
+    assert (change.difference.lost, change.difference.gained) == (0, 0)
 
 
 def test_psnr_is_that_of_its_definition() -> None:

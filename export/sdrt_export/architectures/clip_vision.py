@@ -53,7 +53,7 @@ class ClipVisionConfig:
     @classmethod
     def of(cls, values: Mapping[str, Any], component: str = "image_encoder") -> ClipVisionConfig:
         """Read transformers' config. Raises `UnsupportedModelError` for unsupported values."""
-        config = Config(component, values)
+        config = Config(component, values, remedy="")
         config.check_keys(_KNOWN, _FIXED, IGNORED)
         made = cls(
             width=config.whole("hidden_size", 768, most=1 << 14),
@@ -88,7 +88,7 @@ def vision_config(values: Mapping[str, Any], component: str) -> dict[str, Any]:
     Raises:
         UnsupportedModelError: a key is unknown, or the vision encoder's config is no object.
     """
-    config = Config(component, values)
+    config = Config(component, values, remedy="")
     config.check_keys(
         _OF_CLIP, {"model_type": ("clip", None), "pruned_heads": ({}, None)}, IGNORED | _NOT_VISION
     )

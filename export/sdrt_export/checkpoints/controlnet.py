@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.common.file_kind import kind_of
-from sdrt.errors import ModelNotFoundError, UnsupportedModelError
+from sdrt.errors import IntegrityError, ModelNotFoundError, UnsupportedModelError
 from sdrt.model_folder.manifest import read_json, readable
 from sdrt.model_folder.model import CONTROLNET
 from sdrt_export.architectures.controlnet_config import ControlNetConfig, residual_channels
 from sdrt_export.architectures.t2i_adapter import T2IAdapterConfig
 from sdrt_export.architectures.unet_config import UNetConfig
+from sdrt_export.checkpoints.config_errors import naming_config
 from sdrt_export.checkpoints.defaults import completed
 from sdrt_export.checkpoints.derived.controlnet import derived_controlnet, is_diffusers_controlnet
 from sdrt_export.checkpoints.folder import read_tensors
@@ -71,8 +72,8 @@ def open_controlnet_part(path: Path, unet: Mapping[str, Any]) -> Part:
 
     Raises:
         ModelNotFoundError: there is no such file, or it is no ControlNet.
-        UnsupportedModelError: it is damaged, a pickle, or a network that is not supported, which the error names.
-        IntegrityError: its weights cannot be read.
+        UnsupportedModelError: it is a pickle, or a network that is not supported, which the error names.
+        IntegrityError: it is damaged.
     """
     if path.is_dir():
         with readable(path):
@@ -104,6 +105,10 @@ def _section(file: MappedFile) -> Section:
     first = ("controlnet_cond_embedding.conv_in.weight", "input_hint_block.0.weight")
     if section is None or not any(name in section.shapes for name in first):
         kind = kind_of(file.header)
+        if str(kind) == "a ControlNet":
+            raise IntegrityError.advised(
+                f"{path} is a ControlNet that lacks {' or '.join(first)}", "download it again", path=path
+            )
         raise ModelNotFoundError.expected(
             f"{path} is {kind or 'a safetensors file of an unknown kind'}",
             FITS,
@@ -125,8 +130,12 @@ def _folder(folder: Path) -> Part:
         raise ModelNotFoundError.expected(f"{folder} has a {found}", FITS, argument=CONTROLNET, path=folder)
     is_adapter = found == T2I_ADAPTER or (not found and "adapter_type" in config)
     class_name = T2I_ADAPTER if is_adapter else _CLASS
+    if is_adapter:
+        # The runtime reads its keys too, and for it null is no default.
+        config = {key: value for key, value in config.items() if value is not None}
     # Names the class before its weights are looked for.
-    (T2IAdapterConfig if class_name == T2I_ADAPTER else ControlNetConfig).of(config)
+    with naming_config(folder, CONTROLNET):
+        (T2IAdapterConfig if class_name == T2I_ADAPTER else ControlNetConfig).of(config)
     tensors = read_tensors(find_weights(folder, "diffusers").files, class_name)
     return Part(config=completed(class_name, config), tensors=tensors, place=str(folder))
 

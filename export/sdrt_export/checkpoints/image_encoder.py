@@ -8,10 +8,11 @@ from typing import Any
 from sdrt.common.file_kind import PICKLES, kind_of
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
 from sdrt.model_folder.manifest import read_json
+from sdrt_export.checkpoints.config_errors import naming_config
 from sdrt_export.checkpoints.derived.shapes import Shapes
 from sdrt_export.checkpoints.parts import Part, class_of_config
 from sdrt_export.checkpoints.usage import check_usage
-from sdrt_export.checkpoints.weight_files import find_weights
+from sdrt_export.checkpoints.weight_files import check_numbers, find_weights
 from sdrt_export.components.image_encoder import IMAGE_ENCODER
 from sdrt_export.components.outline import tensors_of
 from sdrt_export.tensors.lazy import MappedFile, Tensors
@@ -36,7 +37,8 @@ def open_image_encoder(path: Path) -> Part:
         IntegrityError: its tensors do not fit its config.
     """
     part = _of_folder(path) if path.is_dir() else _of_file(path)
-    needed = tensors_of([IMAGE_ENCODER], part.config)
+    with naming_config(Path(part.place), IMAGE_ENCODER.name):
+        needed = tensors_of([IMAGE_ENCODER], part.config)
     check_usage(part.place, [IMAGE_ENCODER], [needed], part.tensors)
     return part
 
@@ -75,6 +77,7 @@ def _of_file(path: Path) -> Part:
     if f"{_ROOT}.patch_embedding.weight" not in shapes:
         kind = kind_of(file.header) or "a safetensors file of an unknown kind"
         raise ModelNotFoundError.expected(f"{path} is {kind}", _FITS, argument="image_encoder", path=path)
+    check_numbers([path])
     return Part(config=_derived(shapes), tensors=Tensors.of_files([path]), place=str(path))
 
 

@@ -19,8 +19,10 @@ from sdrt_export.architectures.image_projection import ProjectionConfig
 from sdrt_export.architectures.image_prompts import image_prompt_layers
 from sdrt_export.architectures.unet_config import UNetConfig
 from sdrt_export.checkpoints.keys.row import Row, half, taken
-from sdrt_export.tensors.array import Array, Shape
-from sdrt_export.tensors.finite import FiniteTensors
+from sdrt_export.checkpoints.left_over import check_all_known
+from sdrt_export.checkpoints.weight_files import check_numbers
+from sdrt_export.tensors.array import Shape
+from sdrt_export.tensors.finite import FiniteTensors, check_finite
 from sdrt_export.tensors.lazy import MappedFile, Source, Tensors
 
 __all__ = ["IpAdapter", "open_ip_adapter"]
@@ -68,9 +70,9 @@ def open_ip_adapter(path: Path, unet: Mapping[str, Any]) -> IpAdapter:
     names = {
         name: name.removeprefix(_PROJECTION) for name in file.header.tensors if name.startswith(_PROJECTION)
     }
-    _refuse_other_kinds(
-        path, [*names.values(), *(n for n in file.header.tensors if n.startswith(_ATTENTION))]
-    )
+    attentions = [name for name in file.header.tensors if name.startswith(_ATTENTION)]
+    _refuse_other_kinds(path, [*names.values(), *attentions])
+    check_all_known(file, {*names, *attentions}, "an IP-Adapter")
     tensors = _projection(file, names)
     shape = _shape(path, tensors)
     if shape.width != config.context_width:
@@ -100,6 +102,7 @@ def _open(path: Path) -> MappedFile:
     if not any(name.startswith(_PROJECTION) for name in file.header.tensors):
         kind = kind_of(file.header) or "a safetensors file of an unknown kind"
         raise ModelNotFoundError.expected(f"{path} is {kind}", _FITS, argument="ip_adapter", path=path)
+    check_numbers([path])
     return file
 
 
@@ -164,7 +167,9 @@ def _shape(path: Path, tensors: Tensors) -> ProjectionConfig:
         shape = tensors.shape(name)
         if len(shape) != rank or 0 in shape:
             raise IntegrityError.expected(
-                f"{path}: {_PROJECTION}{name} is of shape {list(shape)}", f"{rank} dimensions", path=path
+                f"{path}: {_PROJECTION}{name} is of shape {list(shape)}",
+                f"{rank} dimension{'s' * (rank > 1)}, none of them empty",
+                path=path,
             )
         return shape
 
@@ -242,6 +247,4 @@ def _source(file: MappedFile, name: str) -> Source:
 def _check_finite(adapter: IpAdapter) -> None:
     """Raise `IntegrityError` for a tensor with NaN or infinity."""
     both: dict[str, Source] = {**adapter.tensors.sources, **adapter.in_unet(0)}
-    tensors: Mapping[str, Array] = FiniteTensors(str(adapter.path), Tensors(both))
-    for name in tensors:
-        tensors[name]
+    check_finite(FiniteTensors(str(adapter.path), Tensors(both)))

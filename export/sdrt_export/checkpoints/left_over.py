@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from sdrt.common.messages import brief
 from sdrt.common.notices import Notices
+from sdrt.errors import UnsupportedModelError
 from sdrt_export.checkpoints.keys.extras import extra_of
 from sdrt_export.checkpoints.parts import Part, Section
 from sdrt_export.tensors.lazy import MappedFile
 
-__all__ = ["told_left_over"]
+__all__ = ["check_all_known", "told_left_over"]
 
 _REPLACED = "another file replaces this part"
 _EMA = "model_ema."
@@ -25,6 +26,24 @@ def told_left_over(
     found = _left_over(file, sections, parts)
     _tell(file, found, notices)
     return found
+
+
+def check_all_known(file: MappedFile, known: Collection[str], what: str) -> None:
+    """Check that a file has no other tensors than the `known` ones, and those that files have beside the weights.
+
+    Raises:
+        UnsupportedModelError: it has. It says that the file is `what`.
+    """
+    unknown = [name for name in file.header.tensors if name not in known and extra_of(name) is None]
+    if unknown:
+        path = file.header.path
+        raise UnsupportedModelError.expected(
+            f"{path} is {what}, and also has the tensor {_counted(unknown)}", f"{what} alone", path=path
+        )
+
+
+def _counted(names: Sequence[str]) -> str:
+    return brief(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def _left_over(
@@ -47,8 +66,7 @@ def _tell(file: MappedFile, left_over: Mapping[str, str], notices: Notices) -> N
     path = file.header.path
     unknown = [name for name, reason in left_over.items() if not reason]
     if unknown:
-        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        notices.warn(f"{path}: the tensor {brief(unknown[0])}{more} is not part of the model and is left out")
+        notices.warn(f"{path}: the tensor {_counted(unknown)} is not part of the model and is left out")
     if any(name.startswith(_EMA) for name in left_over):
         notices.inform(
             f"{path} also has averaged weights (model_ema): the plain ones are used, as in A1111 and diffusers"

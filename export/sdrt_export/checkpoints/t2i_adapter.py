@@ -16,6 +16,7 @@ from sdrt_export.architectures.unet_config import UNetConfig
 from sdrt_export.checkpoints.defaults import completed
 from sdrt_export.checkpoints.derived.shapes import Shapes
 from sdrt_export.checkpoints.keys.row import Row
+from sdrt_export.checkpoints.left_over import check_all_known
 from sdrt_export.checkpoints.parts import Part, Section
 from sdrt_export.tensors.lazy import MappedFile
 
@@ -44,6 +45,7 @@ def t2i_adapter_part(file: MappedFile) -> Part:
     """
     section = Section.of(file, CONTROLNET, ("adapter.", ""))
     assert section is not None  # one of its names is there
+    check_all_known(file, section.names, "a T2I-Adapter")
     shapes = section.shapes
     names = _Names.of(shapes)
     shapes.of(f"{names.layer(0, 0)}.block1.weight", 4)

@@ -6,6 +6,7 @@ With a wrong config, names or shapes do not fit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdrt.errors import IntegrityError, UnsupportedModelError
@@ -57,11 +58,18 @@ def check_usage(
         if (found := shape_of(tensors, name)) != shape:
             raise IntegrityError.expected(
                 f"{place}: the weight {name} is of shape {list(found)}",
-                f"{list(shape)}, as config.json says: the two files do not belong together",
+                f"{list(shape)}, {_reason(place)}",
                 component=part,
             )
     spare = [name for name in tensors if name not in wanted]
     _check_left_over(place, part, [name for name in spare if not any(is_spare(one, name) for one in known)])
+
+
+def _reason(place: str) -> str:
+    """What says which shape a weight has. A file has no config."""
+    if Path(place).is_file():
+        return "as its other weights say: the file is damaged"
+    return "as config.json says: the two files do not belong together"
 
 
 def _check_missing(place: str, part: str, missing: list[str]) -> None:

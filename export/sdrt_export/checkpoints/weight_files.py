@@ -12,7 +12,7 @@ from sdrt.common.file_kind import PICKLES
 from sdrt.common.safetensors_file import SafetensorsFile, read_header
 from sdrt.errors import IntegrityError, ModelNotFoundError, UnsupportedModelError
 
-__all__ = ["Weights", "find_weights", "link_name", "num_elements"]
+__all__ = ["Weights", "check_numbers", "find_weights", "link_name", "num_elements"]
 
 _SHARD = r"-\d{5}-of-\d{5}"
 # diffusers put the variant behind the number of the shard until version 0.28, and puts it before the number since then.
@@ -59,7 +59,7 @@ def find_weights(folder: Path, library: str) -> Weights:
     for variant in _VARIANTS:
         if variant in found:
             files = _whole_or_shards(folder, found[variant])
-            _check_numbers(files)
+            check_numbers(files)
             return Weights(files=files, variant=variant)
     pickles = sorted(file for file in folder.glob("*") if file.suffix in PICKLES)
     if pickles:
@@ -121,7 +121,7 @@ def _whole_or_shards(folder: Path, files: list[Path]) -> list[Path]:
     return shards
 
 
-def _check_numbers(files: list[Path]) -> None:
+def check_numbers(files: list[Path]) -> None:
     """Raise UnsupportedModelError for quantised weights, which mean nothing without the factors beside them."""
     for file in files:
         for name, entry in _header(file).tensors.items():

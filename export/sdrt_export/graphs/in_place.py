@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
+from sdrt.common.arena import Arena
 from sdrt.onnx.memory_graph import MemoryGraph, only_multiplied
+from sdrt_export.graphs.blocks import block_size, in_blocks, kernels_for_blocks, use_blocks
 from sdrt_export.graphs.graph import FLOAT, HALF, Graph, Place
 from sdrt_export.graphs.memory import turn
 from sdrt_export.graphs.weights import Weight
@@ -54,15 +57,53 @@ def bind_in_place(
         else _kept(weight, tensors, graph.compute, as_stored=name in as_stored)
         for name, weight in graph.weights.items()
     }
+    sources = _sources(graph, tensors if unchanged is None else unchanged, given)
+    bound = partial(
+        _bound,
+        graph,
+        as_stored=as_stored,
+        files=_files(sources),
+        structure=_structure(graph, sources, as_stored),
+    )
+    return replace(bound(kept), on_cpu=partial(_in_blocks, graph, bound, kept, tensors))
+
+
+def _in_blocks(
+    graph: Graph,
+    bound: Callable[..., MemoryGraph],
+    kept: Mapping[str, Stored],
+    tensors: Mapping[str, Array],
+) -> MemoryGraph:
+    """The graph with kernels as ONNX Runtime's CPU provider reads them."""
+    size, memory = block_size(), Arena()
+    kernels = kernels_for_blocks(graph, size) if size else {}
+
+    def blocked(name: str) -> Stored:
+        array = kept[name].array if kept[name].array.dtype.kind == "f" else tensors[name]
+        return Stored(array=in_blocks(array, size, memory.empty(array.shape)), dtype=FLOAT)
+
+    return bound({**kept, **{name: blocked(name) for name in kernels}}, kernels=kernels)
+
+
+def _bound(
+    graph: Graph,
+    kept: Mapping[str, Stored],
+    *,
+    as_stored: Collection[str],
+    files: tuple[Path, ...],
+    structure: str,
+    kernels: Mapping[str, int] = MappingProxyType({}),
+) -> MemoryGraph:
+    """The graph with its weights as they are `kept`, of which `kernels` are in blocks."""
     folder = _common_folder(one.file for one in kept.values() if one.file is not None)
     places = {name: _place(one, folder) for name, one in kept.items()}
     loose = {name: one for name, one in kept.items() if places[name] == _IN_NO_FILE}
-    uncopied = _uncopied(graph, loose)
+    uncopied = _uncopied(graph, loose) | kernels.keys()
     if beside := next((place for place in places.values() if place != _IN_NO_FILE), None):
         places |= dict.fromkeys(uncopied, replace(beside, length=_UNREADABLE))
     model = graph.model(places, {name: one.dtype for name, one in kept.items()})
     turn(model, as_stored)
-    sources = _sources(graph, tensors if unchanged is None else unchanged, given)
+    use_blocks(model, kernels)
     return MemoryGraph(
         content=model.SerializeToString(),
         folder=folder,
@@ -70,8 +111,8 @@ def bind_in_place(
         values={name: np.ascontiguousarray(one.array) for name, one in loose.items()},
         types={name: one.dtype for name, one in loose.items() if one.array.dtype.kind == "u"},
         uncopied=uncopied if beside else frozenset(),
-        files=_files(sources),
-        structure=_structure(graph, sources, as_stored),
+        files=files,
+        structure=structure,
     )
 
 
@@ -79,7 +120,7 @@ _IN_NO_FILE = Place(location="memory")
 # No float32 weight has this length. ONNX Runtime refuses to read it.
 _UNREADABLE = 1
 # An export reads every weight, and names one that is not finite. A session only computes with them.
-_REMEDY = "download the checkpoint again; sdrt export says which weight is damaged"
+_REMEDY = "download it again; sdrt export says which weight is damaged"
 
 
 def _kept(weight: Weight, tensors: Mapping[str, Array], compute: int, *, as_stored: bool) -> Stored:

@@ -12,7 +12,7 @@ from sdrt.errors import IntegrityError
 from sdrt_export.tensors.array import Array, Shape
 from sdrt_export.tensors.lazy import LazyTensors, shape_of
 
-__all__ = ["FiniteTensors"]
+__all__ = ["FiniteTensors", "check_finite"]
 
 
 class FiniteTensors(LazyTensors):
@@ -45,3 +45,9 @@ class FiniteTensors(LazyTensors):
 
     def __contains__(self, name: Any) -> bool:
         return name in self.tensors
+
+
+def check_finite(tensors: Mapping[str, Array]) -> None:
+    """Read every tensor, so that `FiniteTensors` raise `IntegrityError` for one with NaN or infinity."""
+    for name in tensors:
+        tensors[name]

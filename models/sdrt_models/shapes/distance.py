@@ -30,17 +30,19 @@ class Distance:
     psnr: Sequence[float]
 
     def __str__(self) -> str:
-        ordered = sorted(self.psnr)
-        middle, low = ordered[len(ordered) // 2], ordered[len(ordered) // 20]
         return (
             f"{self.calls:g} of {self.evaluations:g} calls; PSNR to all calls: mean {self.mean:.1f} dB, "
-            f"median {middle:.1f} dB, 5 % below {low:.1f} dB"
+            f"median {self.below(0.5):.1f} dB, 5 % below {self.below(0.05):.1f} dB"
         )
 
     @property
     def mean(self) -> float:
         """The mean PSNR in dB."""
         return sum(self.psnr) / len(self.psnr)
+
+    def below(self, share: float) -> float:
+        """The PSNR in dB that a share of the images is below."""
+        return sorted(self.psnr)[int(share * len(self.psnr))]
 
 
 def psnr(image: Image.Image, other: Image.Image) -> float:

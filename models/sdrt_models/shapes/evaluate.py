@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import IO, Any
 
 import click
@@ -20,14 +21,15 @@ from sdrt_models.shapes.distance import Distance, psnr
 from sdrt_models.shapes.drawing import draw_scene
 from sdrt_models.shapes.recognise import Seen, recognise
 from sdrt_models.shapes.scenes import COLOURS, SHAPES, Scene, is_unseen, sample_scene
-from sdrt_models.shapes.scoring import ATTRIBUTES, Rate, rates, table
+from sdrt_models.shapes.scoring import ATTRIBUTES, Difference, Rate, all_right, rates, table
 
 __all__ = [
+    "Change",
     "Settings",
     "held_out_prompts",
     "main",
     "measure",
-    "measure_acceleration",
+    "measure_changes",
     "measure_negative_prompt",
 ]
 
@@ -45,6 +47,8 @@ class Settings:
     """None for the model's own."""
     scheduler: str = "dpmpp_2m"
     seed: int = 0
+    seeds: int = 1
+    """How many images of each prompt, with other noise each."""
     batch: int = 8
     accelerate: str = "off"
     guidance_interval: tuple[float, float] | None = None
@@ -68,32 +72,60 @@ def held_out_prompts(count: int) -> list[tuple[str, Scene]]:
 
 def measure(pipeline: StableDiffusionPipeline, count: int, settings: Settings) -> dict[str, Rate]:
     """Rates of all attributes over ``count`` held-out prompts."""
+    return rates(_made(pipeline, count, settings).pairs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What other settings do to the images of the same prompts and seeds.
+
+    Attributes:
+        rates: the rates with them.
+        difference: what they do to the images that have everything right.
+        distance: how many calls they leave out, and how far the images differ.
+    """
+
+    rates: dict[str, Rate]
+    difference: Difference
+    distance: Distance
+
+
+def measure_changes(
+    pipeline: StableDiffusionPipeline, count: int, settings: Settings, changes: Sequence[Settings]
+) -> tuple[dict[str, Rate], list[Change]]:
+    """Rates of all attributes over ``count`` held-out prompts, and what each of ``changes`` of ``settings`` does."""
+    usual = _made(pipeline, count, settings)
+    return rates(usual.pairs), [_change(usual, _made(pipeline, count, one)) for one in changes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """Images with the scenes that they should show, and the calls of the U-Net that each batch took on average."""
+
+    pairs: list[tuple[Scene, Image.Image]]
+    calls: float
+
+
+def _made(pipeline: StableDiffusionPipeline, count: int, settings: Settings) -> _Made:
     prompts = held_out_prompts(count)
-    images = _generate(pipeline, [text for text, _ in prompts], settings)
-    return rates(zip((scene for _, scene in prompts), images, strict=True))
+    outputs = list(_outputs(pipeline, [text for text, _ in prompts], settings))
+    scenes = [scene for _, scene in prompts] * settings.seeds
+    images = [image for output in outputs for image in output.images]
+    calls = sum(len(output.timings["unet"]) for output in outputs)
+    return _Made(pairs=list(zip(scenes, images, strict=True)), calls=calls / len(outputs))
 
 
-def measure_acceleration(
-    pipeline: StableDiffusionPipeline, count: int, settings: Settings
-) -> tuple[dict[str, Rate], dict[str, Rate], Distance]:
-    """Rates with ``settings.accelerate`` and with all calls, over the same prompts, and how far the images differ."""
-    prompts = held_out_prompts(count)
-    texts, scenes = [text for text, _ in prompts], [scene for _, scene in prompts]
-    fast, full = (
-        list(_outputs(pipeline, texts, one)) for one in (settings, replace(settings, accelerate="off"))
+def _change(usual: _Made, made: _Made) -> Change:
+    both = zip(made.pairs, usual.pairs, strict=True)
+    return Change(
+        rates=rates(made.pairs),
+        difference=Difference.of(all_right(usual.pairs), all_right(made.pairs)),
+        distance=Distance(
+            calls=made.calls,
+            evaluations=usual.calls,
+            psnr=[psnr(image, other) for (_, image), (_, other) in both],
+        ),
     )
-    images, whole = ([image for output in made for image in output.images] for made in (fast, full))
-    distance = Distance(
-        calls=_calls(fast) / len(fast),
-        evaluations=_calls(full) / len(full),
-        psnr=[psnr(one, other) for one, other in zip(images, whole, strict=True)],
-    )
-    found, usual = (rates(zip(scenes, made, strict=True)) for made in (images, whole))
-    return found, usual, distance
-
-
-def _calls(outputs: list[StableDiffusionPipelineOutput]) -> int:
-    return sum(len(output.timings["unet"]) for output in outputs)
 
 
 def measure_negative_prompt(
@@ -145,7 +177,8 @@ def _outputs(
     settings: Settings,
     negative_prompts: list[str] | None = None,
 ) -> Iterator[StableDiffusionPipelineOutput]:
-    for first in range(0, len(prompts), settings.batch):
+    starts = range(0, len(prompts), settings.batch)
+    for number, first in product(range(settings.seeds), starts):
         part = slice(first, first + settings.batch)
         yield pipeline(
             prompts[part],
@@ -153,7 +186,7 @@ def _outputs(
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,
             scheduler=settings.scheduler,
-            seed=settings.seed + first,
+            seed=settings.seed + number * len(prompts) + first,
             accelerate=settings.accelerate,
             guidance_interval=settings.guidance_interval,
         )
@@ -176,12 +209,13 @@ def _drawn(count: int) -> Iterator[tuple[Scene, Image.Image]]:
 @click.option("--guidance-scale", type=float, help="[default: the model's]")
 @click.option("--scheduler", default="dpmpp_2m", show_default=True)
 @click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Images of each prompt."
+)
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--provider", default="auto", show_default=True)
-@click.option(
-    "--accelerate", default="off", show_default=True, help="Also compare with the images of all calls."
-)
-@click.option("--guidance-interval", type=float, nargs=2, help="Guide only the steps between these shares.")
+@click.option("--accelerate", multiple=True, help="Compare with the images of all calls. Can be repeated.")
+@click.option("--guidance-interval", type=float, nargs=2, help="Compare with guidance in every step.")
 @click.option("--negative", is_flag=True, help="Measure the effect of negative prompts instead.")
 @click.option(
     "--json",
@@ -196,9 +230,10 @@ def main(
     guidance_scale: float | None,
     scheduler: str,
     seed: int,
+    seeds: int,
     batch: int,
     provider: str,
-    accelerate: str,
+    accelerate: tuple[str, ...],
     guidance_interval: tuple[float, float] | None,
     negative: bool,
     json_file: IO[str] | None,
@@ -207,18 +242,28 @@ def main(
 
     First, the recogniser must read drawn images, whose content is known.
     """
+    if negative and (accelerate or guidance_interval or seeds > 1):
+        raise click.UsageError("--negative is measured alone: leave out other changes and --seeds")
     _validate()
     settings = Settings(
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
         scheduler=scheduler,
         seed=seed,
+        seeds=seeds,
         batch=batch,
-        accelerate=accelerate,
-        guidance_interval=guidance_interval or None,
     )
+    changes = [
+        replace(settings, accelerate=speed, guidance_interval=guidance_interval or None)
+        for speed in accelerate or ("off",)
+    ]
     try:
-        report = _judge(model, provider, prompts, settings, negative=negative)
+        with StableDiffusionPipeline.from_pretrained(model, provider=provider) as pipeline:
+            report = {"settings": _about(pipeline, prompts, settings)}
+            if changes == [settings]:
+                report |= _judge(pipeline, prompts, settings, negative=negative)
+            else:
+                report |= _compare(pipeline, prompts, settings, changes)
     except SdrtError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(error.exit_code) from None
@@ -226,22 +271,39 @@ def main(
         json_file.write(json.dumps(report, indent=2) + "\n")
 
 
-def _judge(model: str, provider: str, prompts: int, settings: Settings, *, negative: bool) -> dict[str, Any]:
-    """Measure, print the rates, and return them with the settings that they were measured with."""
-    with StableDiffusionPipeline.from_pretrained(model, provider=provider) as pipeline:
-        if settings.accelerate == "off":
-            found = (measure_negative_prompt if negative else measure)(pipeline, prompts, settings)
-            measured = {"rates": found}
-        else:
-            found, usual, distance = measure_acceleration(pipeline, prompts, settings)
-            click.echo(f"with all calls:\n{table(usual)}\n\nwith {settings.accelerate}: {distance}")
-            measured = {"rates": found, "rates_with_all_calls": usual}
-        click.echo(table(found))
-        report: dict[str, Any] = {"settings": _about(pipeline, prompts, settings)}
-        report |= {
-            name: {one: _as_json(rate) for one, rate in each.items()} for name, each in measured.items()
-        }
-        return report if settings.accelerate == "off" else {**report, "distance": vars(distance)}
+def _judge(
+    pipeline: StableDiffusionPipeline, prompts: int, settings: Settings, *, negative: bool
+) -> dict[str, Any]:
+    """Measure, print the rates, and return them."""
+    found = (measure_negative_prompt if negative else measure)(pipeline, prompts, settings)
+    click.echo(table(found))
+    return {"rates": _as_json(found)}
+
+
+def _compare(
+    pipeline: StableDiffusionPipeline, prompts: int, settings: Settings, changes: Sequence[Settings]
+) -> dict[str, Any]:
+    """Measure with and without each change, print what it does, and return it."""
+    usual, found = measure_changes(pipeline, prompts, settings, changes)
+    click.echo(f"without:\n{table(usual)}")
+    made = [_changed(one, change) for one, change in zip(changes, found, strict=True)]
+    return {"rates": _as_json(usual), "changes": made}
+
+
+def _changed(settings: Settings, change: Change) -> dict[str, Any]:
+    what = {"accelerate": settings.accelerate, "guidance_interval": settings.guidance_interval}
+    distance, difference = change.distance, change.difference
+    click.echo(f"\nwith {what}: {distance}\n{table(change.rates)}\neverything right: {difference}")
+    bounds = {"share": difference.share, "low": difference.low, "high": difference.high}
+    psnr_of = {"mean": distance.mean, "median": distance.below(0.5), "5 % below": distance.below(0.05)}
+    return {
+        **what,
+        "calls": distance.calls,
+        "evaluations": distance.evaluations,
+        "psnr": psnr_of,
+        "everything": vars(difference) | bounds,
+        "rates": _as_json(change.rates),
+    }
 
 
 def _about(pipeline: StableDiffusionPipeline, prompts: int, settings: Settings) -> dict[str, Any]:
@@ -269,9 +331,17 @@ def _validate() -> None:
         )
 
 
-def _as_json(rate: Rate) -> dict[str, float | None]:
-    share = rate.share if rate.total else None
-    return {"right": rate.right, "total": rate.total, "share": share, "low": rate.low, "high": rate.high}
+def _as_json(found: dict[str, Rate]) -> dict[str, dict[str, float | None]]:
+    return {
+        name: {
+            "right": rate.right,
+            "total": rate.total,
+            "share": rate.share if rate.total else None,
+            "low": rate.low,
+            "high": rate.high,
+        }
+        for name, rate in found.items()
+    }
 
 
 if __name__ == "__main__":

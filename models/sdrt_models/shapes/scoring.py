@@ -12,7 +12,7 @@ from PIL import Image
 from sdrt_models.shapes.recognise import Seen, SeenThing, recognise, relation_between
 from sdrt_models.shapes.scenes import HELD_OUT_PAIRS, SHAPES, Scene
 
-__all__ = ["ATTRIBUTES", "Rate", "answers", "rates", "table"]
+__all__ = ["ATTRIBUTES", "Difference", "Rate", "all_right", "answers", "rates", "table"]
 
 ATTRIBUTES = ("count", "colour", "shape", "size", "fill", "background", "relation", "everything")
 """The attributes: ``colour`` to ``fill`` once per thing, the others once per image (``relation`` for two things)."""
@@ -52,6 +52,55 @@ class Rate:
         return min(1.0, max(0.0, (centre + sign * spread) / (1 + z * z / n)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """What a change does to images of the same prompts and seeds.
+
+    Of ``total`` images, it puts ``lost`` wrong that were right, and ``gained`` right that were wrong. :attr:`low` and
+    :attr:`high` bound the true difference of the two rates with 95 % confidence.
+    """
+
+    lost: int
+    gained: int
+    total: int
+
+    @classmethod
+    def of(cls, before: Sequence[bool], after: Sequence[bool]) -> Difference:
+        """Compare what was right before the change and after it, image by image."""
+        pairs = list(zip(before, after, strict=True))
+        return cls(lost=pairs.count((True, False)), gained=pairs.count((False, True)), total=len(pairs))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.share:+.1%} (95 % interval {self.low:+.1%} to {self.high:+.1%}): "
+            f"{self.lost} lost, {self.gained} gained of {self.total}"
+        )
+
+    @property
+    def share(self) -> float:
+        """The measured difference, -1 to 1. Below 0, the change does harm."""
+        return (self.gained - self.lost) / self.total
+
+    @property
+    def low(self) -> float:
+        """The interval's lower end."""
+        return self._bound(-1)
+
+    @property
+    def high(self) -> float:
+        """The interval's upper end."""
+        return self._bound(1)
+
+    def _bound(self, sign: int) -> float:
+        """One end of the adjusted Wald interval for pairs (Agresti and Min, Stat. Med. 24, 2005).
+
+        Half an image more in each of the four cells makes it valid where few pairs differ.
+        """
+        z, n = 1.959964, self.total + 2
+        differ, change = self.lost + self.gained + 1, self.gained - self.lost
+        return max(-1.0, min(1.0, (change + sign * z * sqrt(differ - change * change / n)) / n))
+
+
 def rates(pairs: Iterable[tuple[Scene, Image.Image]], shapes: Sequence[str] = SHAPES) -> dict[str, Rate]:
     """The rate of every attribute, and of unseen pairs, over images and the scenes that they should show.
 
@@ -66,6 +115,11 @@ def rates(pairs: Iterable[tuple[Scene, Image.Image]], shapes: Sequence[str] = SH
         both = zip(judged["colour"], judged["shape"], strict=True)
         found["unseen pairs"] += [all(pair) for pair, new in zip(both, unseen, strict=True) if new]
     return {name: Rate(right=sum(values), total=len(values)) for name, values in found.items()}
+
+
+def all_right(pairs: Iterable[tuple[Scene, Image.Image]]) -> list[bool]:
+    """Whether everything is right, for each scene and the image that should show it."""
+    return [all(answers(scene, recognise(image))["everything"]) for scene, image in pairs]
 
 
 def table(found: Mapping[str, Rate]) -> str:

@@ -33,7 +33,7 @@ class LoraFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.is_dir():
+        if not os.path.isdir(path):  # noqa: PTH112 - Path's own raises for names that are too long
             raise ModelNotFoundError.expected(
                 f"lora_dir {path} is no folder",
                 "a folder of .safetensors files",
@@ -119,9 +119,10 @@ def file_in(path: str | Path, name: str | None = None) -> Path:
         raise wrong_value(
             "path", path, "a .safetensors file, a folder with one, or the id of a model on the hub"
         )
-    found = Path(path).expanduser()
-    if not found.is_dir():
-        if not found.is_file():
+    found = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises if there is no such user
+    # Path's own raise for names that are too long.
+    if not os.path.isdir(found):  # noqa: PTH112
+        if not os.path.isfile(found):  # noqa: PTH113
             raise ModelNotFoundError.expected(
                 f"there is no LoRA file {found}",
                 "the path of a .safetensors file",
@@ -133,8 +134,9 @@ def file_in(path: str | Path, name: str | None = None) -> Path:
     chosen = [name] if name else [one for one in names if one == USUAL_NAME] or names
     if len(chosen) != 1 or not (found / chosen[0]).is_file():
         listed = ", ".join(names[:8]) or "none"
+        lacks = f"file {brief(name)}" if name else "single .safetensors file to take"
         raise ModelNotFoundError.advised(
-            f"{found} has no single .safetensors file to take (it has {listed})",
+            f"{found} has no {lacks} (it has {listed})",
             f"name one as FOLDER/FILE{_SUFFIX}, or with weight_name in Python",
             joint="; ",
             argument="weight_name",

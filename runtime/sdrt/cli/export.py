@@ -16,6 +16,7 @@ from sdrt.cli.generate.variations import read_prompts_file
 from sdrt.cli.group import debug_option
 from sdrt.cli.models.summary import human_size
 from sdrt.cli.settings import CONTEXT
+from sdrt.cli.tuning import tune_model
 from sdrt.common.extras import EXTRAS, install_command
 from sdrt.common.progress import Board, export_reporter
 from sdrt.errors import ExportError, RequestError
@@ -102,10 +103,17 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
     is_flag=True,
     help="Compare each component with torch before the folder appears. This needs the extra verify.",
 )
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="Then tune the model for this machine's CPU, as `sdrt tune` does: it loads at once.",
+)
 @click.option("-f", "--force", is_flag=True, help="Replace an existing folder when the new one is complete.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only, no progress.")
 @debug_option
-def export(source: str | None, output: str, random_weights: int | None, quiet: bool, **options: Any) -> None:
+def export(
+    source: str | None, output: str, random_weights: int | None, tune: bool, quiet: bool, **options: Any
+) -> None:
     """Turn a checkpoint into a model folder of ONNX graphs.
 
     SOURCE is a diffusers folder, a single .safetensors file, a hub id, or a file on the hub
@@ -120,6 +128,9 @@ def export(source: str | None, output: str, random_weights: int | None, quiet: b
         raise RequestError.expected(
             "SOURCE is ''", "a diffusers folder, a single file or a hub id", argument="SOURCE"
         )
+    if tune and options["target"] == "cuda":
+        fits = "--target cpu or portable, because models are tuned for the CPU"
+        raise RequestError.expected("--tune is given with --target cuda", fits, argument="--tune")
     started = time.perf_counter()
     terminal = Terminal(quiet=quiet)
     with terminal.board() as board:
@@ -129,6 +140,8 @@ def export(source: str | None, output: str, random_weights: int | None, quiet: b
     size = human_size(sum(record.size for record in manifest.files.values()))
     terminal.notice(f"exported {size} in {time.perf_counter() - started:.0f} s")
     terminal.result(Path(output))
+    if tune:
+        tune_model(output, terminal)
 
 
 def _export(

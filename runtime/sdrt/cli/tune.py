@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from sdrt.cli.group import debug_option
 from sdrt.cli.models.summary import human_size
 from sdrt.cli.settings import CONTEXT
 from sdrt.cli.tables import columns
+from sdrt.cli.tuning import count, size_of, tune_model
 from sdrt.errors import RequestError, SdrtError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ HEADINGS = ("graph", "size", "last used", "of")
 @model_option("Model folder, checkpoint, hub id or embedded model to tune.")
 @beside_options
 @click.option("--revision", help="Branch, tag or commit of a model on the hub.")
+@click.option("--vae-tiling", is_flag=True, help="Also tune the VAE that works in tiles.")
 @click.option("--list", "as_list", is_flag=True, help="List the tuned graphs instead, the last used first.")
 @click.option("--clear", is_flag=True, help="Remove all tuned graphs instead, of every model.")
 @click.option("--json", "as_json", is_flag=True, help="With --list, print one JSON object.")
@@ -45,6 +46,9 @@ def tune(model: str, as_list: bool, clear: bool, as_json: bool, quiet: bool, **o
     A tuned model takes a third more disk than its weights in float32 (Stable Diffusion 1.5: 5.5 GB). All tuned graphs
     together take at most 50 GB: when a new one needs the space, those that were used longest ago are removed. Tune a
     model again when it has changed, and with another version of onnxruntime or another kind of CPU.
+
+    With ControlNets, T2I-Adapters or IP-Adapters, in the model or by an option, there is a second graph of the U-Net
+    for them, which takes as much again. It is for calls that use all of them.
     """
     if as_list and clear:
         raise RequestError("expected --list or --clear, not both", argument="list", fits="one of them")
@@ -55,28 +59,7 @@ def tune(model: str, as_list: bool, clear: bool, as_json: bool, quiet: bool, **o
     elif clear:
         _clear(Terminal(quiet=quiet))
     else:
-        _tune(model, Terminal(quiet=quiet), options)
-
-
-def _tune(model: str, terminal: Terminal, options: dict[str, Any]) -> None:
-    from sdrt import StableDiffusionPipeline
-    from sdrt.onnx.tuned import NOT_TUNED, every_tuned_graph
-
-    started, said = time.time(), list[str]()
-
-    def notify(message: str) -> None:
-        said.append(message)
-        terminal.notice(message)
-
-    with StableDiffusionPipeline.from_pretrained(model, provider="cpu", notify=notify, **options) as pipeline:
-        pipeline.tune()
-    graphs = [one for one in every_tuned_graph() if one.last_used >= started]
-    if untuned := [message for message in said if NOT_TUNED in message]:
-        raise SdrtError.advised(
-            f"{model}: {_count(graphs)} tuned, and {len(untuned)} could not be", untuned[0], argument="model"
-        )
-    seconds = time.time() - started
-    terminal.notice(f"{model}: {_count(graphs)} tuned, {_size(graphs)}, in {seconds:.0f} s")
+        tune_model(model, Terminal(quiet=quiet), **options)
 
 
 def _list(as_json: bool) -> None:
@@ -101,29 +84,21 @@ def _list(as_json: bool) -> None:
             ]
         )
     )
-    echo(f"\ntogether {_size(graphs)}")
+    echo(f"\ntogether {size_of(graphs)}")
 
 
 def _clear(terminal: Terminal) -> None:
     from sdrt.onnx.tuned import clear, every_tuned_graph
 
     before = every_tuned_graph()
-    total = _size(before)
+    total = size_of(before)
     if stay := clear():
         raise SdrtError.advised(
-            f"{_count(stay)} still there",
+            f"{count(stay)} still there",
             f"close the programs that use them, or remove {stay[0].folder.parent} yourself",
             path=stay[0].folder,
         )
     terminal.notice(f"removed {len(before)} tuned {'graph' if len(before) == 1 else 'graphs'}, {total}")
-
-
-def _count(graphs: Sequence[TunedGraph]) -> str:
-    return "1 graph is" if len(graphs) == 1 else f"{len(graphs)} graphs are"
-
-
-def _size(graphs: Sequence[TunedGraph]) -> str:
-    return human_size(sum(one.size for one in graphs))
 
 
 def _name(graph: TunedGraph) -> str:

@@ -56,7 +56,7 @@ class DiffusersMethods(ExplainsAttributes, metaclass=ExplainsClassAttributes):
     def safety_checker(self) -> bool | None:
         """True if the model's safety checker looks at images. None, as in diffusers, if there is none or it is off.
 
-        None turns it off, and True turns it on again.
+        None turns it off, and True turns it on again, unless the model was opened without it.
         """
         return True if self._filters and self.model.has_safety_checker else None
 
@@ -64,6 +64,12 @@ class DiffusersMethods(ExplainsAttributes, metaclass=ExplainsClassAttributes):
     def safety_checker(self, value: bool | None) -> None:
         if value is not None and not isinstance(value, bool):
             raise wrong_value("safety_checker", value, "None to turn the model's own off, or True")
+        if value and self.model.without_checker:
+            raise RequestError.advised(
+                f"{self.model.name} was opened without its safety checker",
+                "open it with from_pretrained(…, safety_checker=True)",
+                argument="safety_checker",
+            )
         self._filters = bool(value)
 
     def set_progress_bar_config(self, *, disable: bool = True) -> None:

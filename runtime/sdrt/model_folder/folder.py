@@ -20,7 +20,7 @@ from sdrt.common.notices import Notices, Notify
 from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.families import FAMILIES
 from sdrt.model_folder.arranged import stored_weights
-from sdrt.model_folder.checker import FEATURE_EXTRACTOR, PREPROCESSOR, SAFETY_CHECKER
+from sdrt.model_folder.checker import FEATURE_EXTRACTOR, PREPROCESSOR, SAFETY_CHECKER, read_preprocessor
 from sdrt.model_folder.contents import CONFIG_NAME, GRAPH, check_files, lacks_config
 from sdrt.model_folder.exporter import load_exporter
 from sdrt.model_folder.folder_kind import refusal_of_folder
@@ -47,6 +47,7 @@ TAESD_DECODER = "taesd_decoder"
 """The folder of a small decoder for previews. Not every model has it."""
 LOW_RES_SCHEDULER = "low_res_scheduler"
 """The folder of an upscaling model's second scheduler."""
+_PREPROCESSOR = f"{FEATURE_EXTRACTOR}/{PREPROCESSOR}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ class ModelFolder(Model):
                 path=folder,
                 name=_printable(name),
                 family=family,
-                manifest=_without_checker(manifest) if without else manifest,
+                manifest=_without_checker(manifest, folder) if without else manifest,
                 index=index,
                 without_checker=without,
             )
@@ -205,14 +206,14 @@ class ModelFolder(Model):
         """See `Model`."""
         if self.without_checker or class_of(self.index.get(SAFETY_CHECKER)) is None:
             return ""
-        needed = (self.component(SAFETY_CHECKER), self.path / FEATURE_EXTRACTOR / PREPROCESSOR)
+        needed = (self.component(SAFETY_CHECKER), self.path / _PREPROCESSOR)
         missing = [path.relative_to(self.path).as_posix() for path in needed if not path.is_file()]
         return f"is incomplete: {missing[0]} is missing" if missing else ""
 
     @cached_property
     def preprocessor_config(self) -> dict[str, Any]:
         """See `Model`."""
-        return read_json(self.path / FEATURE_EXTRACTOR / PREPROCESSOR, FEATURE_EXTRACTOR)
+        return read_preprocessor(self.path)
 
     @cached_property
     def _verifier(self) -> Verifier:
@@ -248,11 +249,13 @@ class ModelFolder(Model):
         check_files(self, (*others, *self.controlnets, *self.ip_adapters, IMAGE_ENCODER))
 
 
-def _without_checker(manifest: Manifest | None) -> Manifest | None:
+def _without_checker(manifest: Manifest | None, folder: Path) -> Manifest | None:
     """The manifest without the files of the safety checker."""
     if manifest is None:
         return None
     files = {name: one for name, one in manifest.files.items() if not name.startswith(f"{SAFETY_CHECKER}/")}
+    if not (folder / _PREPROCESSOR).is_file():
+        files.pop(_PREPROCESSOR, None)
     return replace(manifest, files=files)
 
 

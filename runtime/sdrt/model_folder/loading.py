@@ -96,8 +96,8 @@ class Loading:
     )
     safety_checker: bool | None = argument(
         True,
-        "None turns the model's safety checker off, as in diffusers. `pipeline.safety_checker` does it later. "
-        "That of a hub model is not downloaded then.",
+        "None leaves the model's safety checker out, as in diffusers: it is not downloaded, and its files may be "
+        "missing. `pipeline.safety_checker` turns it off later.",
     )
     verify: bool = argument(True, "Check the hashes of files that were not checked before.")
     notify: Notify | None = argument(

@@ -77,7 +77,7 @@ class Model(ABC):
         manifest: how its graphs were made. None if another program made them.
         index: the content of `model_index.json`.
         adaptation: the adapters that change its weights.
-        without_checker: whether the safety checker that it has on the hub was left there, as the user asked.
+        without_checker: whether the safety checker that it names was left out, as the user asked.
     """
 
     path: Path
@@ -214,6 +214,11 @@ class Model(ABC):
         return names_one and not self.without_checker and not self.safety_checker_problem
 
     @property
+    def offers_safety_checker(self) -> bool:
+        """Whether it has a safety checker that can run, or was opened without it."""
+        return self.has_safety_checker or self.without_checker
+
+    @property
     @abstractmethod
     def safety_checker_problem(self) -> str:
         """Why the safety checker that the model names cannot run, such as "is incomplete". Empty otherwise."""
@@ -221,7 +226,7 @@ class Model(ABC):
     @property
     @abstractmethod
     def preprocessor_config(self) -> dict[str, Any]:
-        """The `preprocessor_config.json` that says how images are prepared for the safety checker."""
+        """The `preprocessor_config.json` that says how the safety checker's images are prepared. Empty without one."""
 
     @cached_property
     def capabilities(self) -> Capabilities:

@@ -60,7 +60,8 @@ def resolve_model(
         notify: receives messages for the user.
         target: the target that a checkpoint's graphs are for.
         in_memory: whether a checkpoint's graphs may be in memory.
-        safety_checker: whether to download the safety checker of a hub model.
+        safety_checker: whether to open the model's safety checker, and to download it. Its files may be missing
+            otherwise.
         reporter: receives the exporter's `ProgressEvent`s.
 
     Raises:
@@ -91,7 +92,9 @@ def _source(
     folder = expand(model)
     if exists(folder):
         refuse_revision(folder, revision)
-        return Source(name=str(folder), configs=folder, beside=beside, **access)
+        return Source(
+            name=str(folder), configs=folder, beside=beside, safety_checker=safety_checker, **access
+        )
     if model == DEFAULT_MODEL:
         raise ModelNotFoundError.advised(
             f"this installation lacks the embedded model {model}, the default",

@@ -101,7 +101,7 @@ class Source:
         commit: the commit of a hub model; None for a folder or file.
         beside: what was given beside it.
         revision, token, cache_dir: the options that the user gave for the hub.
-        safety_checker: whether the safety checker of a hub model is wanted.
+        safety_checker: whether its safety checker is wanted.
     """
 
     name: str

@@ -112,6 +112,9 @@ def create_session(
         options.enable_profiling &= not (place.is_trial or place.written)
         if place.tuned is not None:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            # ONNX Runtime packs matrices again to compare them with the file, which is most of the time of this load.
+            # All threads do that here. For an untuned graph it would take more memory.
+            options.add_session_config_entry("session.prepack.enable_parallel", "1")
         if place.written is not None:
             keep_arranged(options, place.written, place.weights)
         # A graph is written with weights that are copied into it.

@@ -197,8 +197,8 @@ class Component:
         if not np.isfinite(array).all():
             remedy = self._subject.remedy
             raise ComponentError(
-                f"{self.name}: output {output!r} is not finite (NaN or infinity): the graph overflows or is "
-                f"damaged; {remedy or 'export it again in fp32'}",
+                f"{self.name}: output {output!r} is not finite (NaN or infinity): the graph overflows, or "
+                f"{self._path} is damaged; {remedy or 'export it again in fp32'}",
                 **self._subject.facts,
                 fits=remedy or "a model that was exported in fp32",
             )
@@ -314,18 +314,26 @@ class Component:
             thread=self._thread,
             memory=memory,
         )
-        if self.provider != "cpu" or config.tune is False:
+        if self.provider != "cpu":
             return create(), memory
+
+        def untuned() -> tuple[Any, MemoryGraph | None]:
+            made = memory.on_cpu() if memory is not None and memory.on_cpu is not None else memory
+            return create(memory=made), made
+
+        if config.tune is False:
+            return untuned()
         try:
             tuned = tuned_graph(self._subject, weights, memory, write=bool(config.tune))
         except LookupError as error:
             if config.tune:
                 self._notices.warn(f"{self.name}: {NOT_TUNED}: {error}")
-            return create(), memory
+            return untuned()
         return tuned_session(
             tuned,
             self._subject,
             lambda place: create(place=place),
+            untuned,
             self._notices,
             memory=memory,
             adapted=weights.adapted,

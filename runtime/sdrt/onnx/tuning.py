@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdrt.common.file_identity import check_same, identity_of
 from sdrt.common.notices import Notices
 from sdrt.errors import OutOfMemoryError, RunCancelledError, SdrtError
-from sdrt.onnx.create_session import UNTUNED, Place
+from sdrt.onnx.create_session import Place
 from sdrt.onnx.engine import FAILURES
 from sdrt.onnx.error_messages import Subject
 from sdrt.onnx.graph_file import GraphFile, read_graph, read_graph_bytes
@@ -26,11 +27,16 @@ from sdrt.onnx.tuned_weights import TunedWeight, tuned_weights, weights_reader
 __all__ = ["tuned_session"]
 
 Create = Callable[[Place], Any]
+Untuned = Callable[[], tuple[Any, MemoryGraph | None]]
 
 # ONNX Runtime keeps matrices twice: as they are and packed.
 _GROWTH = 1.5
 _SIDE, _TOKENS = 8, 77
+# Control images are eight times as large as latents.
+_CONTROL_SIDE = 8 * _SIDE
 _SAME = ("Cast", "Div", "Identity", "Mul")
+# What ONNX Runtime says on a full disk.
+_UNWRITTEN = "Failed to write"
 _FAILURES: tuple[type[BaseException], ...] = (OSError, SdrtError, *FAILURES)
 
 
@@ -38,6 +44,7 @@ def tuned_session(
     tuned: TunedGraph,
     subject: Subject,
     create: Create,
+    untuned: Untuned,
     notices: Notices,
     *,
     memory: MemoryGraph | None,
@@ -52,6 +59,7 @@ def tuned_session(
         tuned: the place of the tuned graph.
         subject: the component.
         create: creates a session.
+        untuned: creates a session of the graph itself. Returns also the graph in memory that was loaded, if any.
         notices: receives messages for the user.
         memory: the graph if it is not in a file.
         adapted: whether adapters have changed values of `memory`.
@@ -63,8 +71,8 @@ def tuned_session(
     if tuned.is_whole() and (found := _loaded(tuned, subject, create, notices, memory if adapted else None)):
         return found
     if write and not adapted:
-        return _written(tuned, subject, create, notices, memory)
-    return create(UNTUNED), memory
+        return _written(tuned, subject, create, untuned, notices, memory)
+    return untuned()
 
 
 def _loaded(
@@ -100,7 +108,12 @@ def _discard(tuned: TunedGraph, subject: Subject, notices: Notices) -> None:
 
 
 def _written(
-    tuned: TunedGraph, subject: Subject, create: Create, notices: Notices, memory: MemoryGraph | None
+    tuned: TunedGraph,
+    subject: Subject,
+    create: Create,
+    untuned: Untuned,
+    notices: Notices,
+    memory: MemoryGraph | None,
 ) -> tuple[Any, MemoryGraph | None]:
     """Tune a graph, and return a session of it. If that is impossible, say why, and load the graph itself."""
     started = time.perf_counter()
@@ -109,17 +122,26 @@ def _written(
     except RunCancelledError:
         raise
     except _FAILURES as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = _reason(error, tuned)
     if reason:
         notices.warn(f"{subject.name}: {NOT_TUNED}: {reason}")
-        return create(UNTUNED), memory
+        return untuned()
     seconds, size = time.perf_counter() - started, f"{tuned.size / 1e6:,.0f} MB"
     notices.inform(f"{subject.name}: tuned for this machine in {seconds:.0f} s, {size}")
-    return _loaded(tuned, subject, create, notices, None) or (create(UNTUNED), memory)
+    return _loaded(tuned, subject, create, notices, None) or untuned()
+
+
+def _reason(error: BaseException, tuned: TunedGraph) -> str:
+    """Why a graph is not tuned, in one line."""
+    if _UNWRITTEN in str(error):
+        folder = tuned.folder.parent
+        return f"ONNX Runtime cannot write to {folder}: make room there, or choose another folder with SDRT_CACHE"
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _kept(tuned: TunedGraph, subject: Subject, create: Create, memory: MemoryGraph | None) -> str:
     """Write a tuned graph and keep it. Returns why it does not count, or nothing. Whatever happens, no part stays."""
+    sources = {file: identity_of(file.stat()) for file in _sources(subject.path, memory)}
     partial = tuned.begin()
     try:
         written = partial / tuned.graph.name
@@ -127,10 +149,22 @@ def _kept(tuned: TunedGraph, subject: Subject, create: Create, memory: MemoryGra
         feeds = _Feeds(_graph(subject.path, memory))
         if not _gives_the_same(reference, create(Place(tuned=written, is_trial=True)), feeds):
             return "the tuned graph gives other numbers"
-        tuned.finish(partial, _weights(subject.path, memory, written))
+        weights = _weights(subject.path, memory, written)
+        for file, identity in sources.items():
+            # The place is for the files that were there at first.
+            check_same(file, identity)
+        tuned.finish(partial, weights)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return ""
+
+
+def _sources(path: Path, memory: MemoryGraph | None) -> set[Path]:
+    """The files that a graph and its weights are read from."""
+    folder, files = (path.parent, ()) if memory is None else (memory.folder, memory.files)
+    every = {path, *files, *(folder / name for name in _graph(path, memory).external)}
+    # Weights in memory have a name there, but no file.
+    return {file for file in every if file.is_file()}
 
 
 def _weights(path: Path, memory: MemoryGraph | None, written: Path) -> dict[str, TunedWeight]:
@@ -191,8 +225,11 @@ class _Feeds:
         return np.ones(shape, spec.dtype)
 
     def _length(self, name: str, axis: str, place: int) -> int:
+        if "residual" in axis:
+            # What ControlNets add on each level of a U-Net. A single value is added everywhere.
+            return 1
         if "height" in axis or "width" in axis:
-            return _SIDE
+            return _CONTROL_SIDE if "condition" in axis else _SIDE
         if "sequence" in axis:
             return _TOKENS
         return self._channels(name) if "channels" in axis and place == 1 else 1

@@ -9,7 +9,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sdrt.common.messages import brief, refused, wrong_value
+from sdrt.common.messages import brief, refused
+from sdrt.errors import RequestError
 from sdrt.families.cross_attentions import MIDDLE
 from sdrt.request.checks import real_or_int
 
@@ -35,9 +36,11 @@ class BlockScales(dict[str, Any]):
             if way not in (*_WAYS, MIDDLE):
                 raise refused(name, f"has {brief(way)}", f"down, mid or up, as in {_FITS}")
             if isinstance(value, Mapping) and way in _WAYS:
-                made[way] = {str(block): _numbers(name, one) for block, one in value.items()}
+                made[way] = {
+                    str(block): _numbers(name, f"{way}.{block}", one) for block, one in value.items()
+                }
             else:
-                made[way] = _numbers(name, value)
+                made[way] = _numbers(name, way, value)
         return made
 
     def __bool__(self) -> bool:
@@ -83,13 +86,20 @@ def _listed(numbers: Any) -> Sequence[float]:
     return numbers if isinstance(numbers, list) else [numbers]
 
 
-def _numbers(name: str, value: Any) -> Any:
-    """A number, or a list of them. Whole numbers stay as they are, because metadata show them."""
+def _numbers(name: str, place: str, value: Any) -> Any:
+    """A number of a `place`, or a list of them. Whole numbers stay as they are, because metadata show them."""
     if not isinstance(value, (list, tuple)):
-        return real_or_int(name, value, -_MOST, _MOST)
+        return _number(name, place, value)
     if not value or any(isinstance(one, (list, tuple)) for one in value):
-        raise wrong_value(name, value, _FITS)
-    return [real_or_int(name, one, -_MOST, _MOST) for one in value]
+        raise refused(name, f"has {brief(value)} for {brief(place)}", _FITS)
+    return [_number(name, place, one) for one in value]
+
+
+def _number(name: str, place: str, value: Any) -> float:
+    try:
+        return real_or_int(name, value, -_MOST, _MOST)
+    except RequestError as error:
+        raise refused(name, f"has {brief(value)} for {brief(place)}", str(error.fits)) from None
 
 
 def read_scales(text: str) -> tuple[Any, ...]:

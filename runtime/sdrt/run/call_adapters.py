@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -94,7 +95,8 @@ class CallAdapters:
 
     def _known(self, path: Path, name: str) -> Adapter | None:
         """The adapter in a file, which is opened again only if the file changed."""
-        if not path.is_file():
+        # Path's own is_file() raises an error for names that are too long.
+        if not os.path.isfile(path):  # noqa: PTH113
             # Once, because the hub is asked for its newest file.
             path = self._found.get(path) or self._found.setdefault(path, file_of(path))
         try:

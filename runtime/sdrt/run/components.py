@@ -226,22 +226,6 @@ class LoadedComponents:
                 self.text_encoder(number)
         self.vae_decoder.load()
 
-    def load_all(self) -> None:
-        """Load every component that the model has, one after the other. With `low_vram`, large ones do not stay."""
-        self.denoiser()
-        for number, spec in enumerate(self._family.text_encoders):
-            if self._model.has(spec.component):
-                self.text_encoder(number)
-        self.vae_decoder.load()
-        if self._model.has(self._family.vae.encoder):
-            self.vae_encoder.load()
-        for net in self._model.capabilities.controlnets:
-            self.controlnet(net)
-        if self._model.has(SAFETY_CHECKER):
-            _ = self.safety_checker
-        if self._model.ip_adapters:
-            _ = self.image_encoder
-
     def _of_encoder(self, inversions: Inversions, number: int, name: str) -> Inversions:
         return inversions.of_encoder(
             number, whole_number(self._model.component_config(name), "vocab_size", name)

@@ -58,7 +58,7 @@ class Generation:
         self._tell_of_words(request, refiner)
         self._tell_of_loras(request)
         self._tell_of_controls(request, refiner)
-        self._tell_of_checker(request)
+        self._tell_of_checker(request, refiner)
         try:
             if request.outpaint is not None:
                 yield from outpaint(request, plans, one_pass, self._capabilities)
@@ -169,15 +169,17 @@ class Generation:
                 "the images"
             )
 
-    def _tell_of_checker(self, request: FittedRequest) -> None:
+    def _tell_of_checker(self, request: FittedRequest, refiner: ComponentCache | None) -> None:
         """Say that nothing looks at the images, because the request turns the safety checker off."""
-        model = self._cache.model
         if request.safety_checker or request.output_type == "latent":
             return
-        if model.has_safety_checker or model.without_checker:
-            self._notices.inform(f"the safety checker of {model.name} is off: images are not filtered")
-        elif not model.safety_checker_problem:
-            self._notices.inform(f"{model.name} has no safety checker to turn off")
+        # A refiner's own is the one that would look.
+        models = [cache.model for cache in (refiner, self._cache) if cache is not None]
+        named = [one.name for one in models if one.offers_safety_checker]
+        if named:
+            self._notices.inform(f"the safety checker of {named[0]} is off: images are not filtered")
+        elif not any(one.safety_checker_problem for one in models):
+            self._notices.inform(f"{models[-1].name} has no safety checker to turn off")
 
     def _tell_of_words(self, request: FittedRequest, refiner: ComponentCache | None) -> None:
         """Warn about words of textual inversions that the refiner reads as text."""

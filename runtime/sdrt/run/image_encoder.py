@@ -40,8 +40,8 @@ class ImageEncoder:
         """
         size = whole(model.component_config(IMAGE_ENCODER), "image_size", IMAGE_ENCODER)
         prepare = ClipInput.square(size)
-        if model.has_safety_checker:
-            own = ClipInput.of(model.preprocessor_config, FEATURE_EXTRACTOR)
+        if model.offers_safety_checker and (config := model.preprocessor_config):
+            own = ClipInput.of(config, FEATURE_EXTRACTOR)
             prepare = own if own.crop == prepare.crop else prepare
         return cls(component, prepare)
 

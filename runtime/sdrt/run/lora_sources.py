@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sdrt.adapters.lora_folder import USUAL_NAME, file_in
 from sdrt.errors import ModelNotFoundError
+from sdrt.model_folder.folder import expand
 from sdrt.model_folder.hub import hub_errors
 from sdrt.model_folder.hub_file import HubFile, download_file, hub_file
 from sdrt.model_folder.places import is_local
@@ -61,7 +62,8 @@ def _on_hub(path: str | Path, weight_name: str | None) -> tuple[str, str | None,
     if not isinstance(path, (str, Path)) or not str(path) or "\0" in str(path):
         return None
     text = _ADDRESS.sub(r"\1//", path.as_posix() if isinstance(path, Path) else path, count=1)
-    if Path(text.partition("/")[0]).exists() or Path(text).expanduser().exists():
+    # pathlib's own exists() and is_file() raise an error for names that are too long.
+    if os.path.exists(text.partition("/")[0]) or os.path.exists(expand(text)):  # noqa: PTH110
         return None
     found = _ID.fullmatch(text)
     if found and ".." not in text and not is_local(found[1]):

@@ -25,6 +25,7 @@ from sdrt.onnx.placement import check_takes_weights, tell_of_target
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.advice import with_advice
+from sdrt.run.every_graph import load_every_graph
 from sdrt.text.textual_inversion import Inversion, Inversions, Reader, read_inversions
 
 if TYPE_CHECKING:
@@ -178,6 +179,8 @@ class ComponentCache:
     def tune(self) -> None:
         """Tune every graph of the model for this machine's CPU, one after the other.
 
+        Those of the VAE in stages are tuned only if `vae_tiling` is set.
+
         Raises:
             ProviderError: the sessions are not on the CPU.
             ModelError, OutOfMemoryError: a graph cannot be loaded.
@@ -192,8 +195,8 @@ class ComponentCache:
             )
         try:
             # Tuning takes twice the memory of a component, so the others are freed.
-            self.configure(replace(config, tune=True, low_vram=True, vae_tiling=False))
-            self.get().load_all()
+            self.configure(replace(config, tune=True, low_vram=True, vae_tiling=bool(config.vae_tiling)))
+            load_every_graph(self.get(), self.model)
         finally:
             self.configure(config)
 

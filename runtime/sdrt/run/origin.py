@@ -36,7 +36,7 @@ class Origin:
     refiner: str | None = None
     """The name of the model that takes over in the middle, if there is one."""
     has_safety_checker: bool = False
-    """Whether the model has a safety checker, which a request can turn off."""
+    """Whether the model or the refiner has a safety checker, which a request can turn off."""
     zeroes: bool = False
     """Whether an empty negative prompt differs from a missing one."""
     layer: int = 0

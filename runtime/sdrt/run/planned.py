@@ -81,12 +81,13 @@ class PlannedRequest:
 
     def origin(self, scheduler_config: Mapping[str, Any], loras: LoraTexts = NO_LORAS) -> Origin:
         """What made the images, for their metadata. `scheduler_config` is that of the model."""
+        models = [self.model, *([] if self.refiner is None else [self.refiner.model])]
         return Origin(
             model=self.model.name,
             vae=self.model.other_vae,
             scheduler=self.scheduler,
             scheduler_config=scheduler_config,
-            has_safety_checker=self.model.has_safety_checker,
+            has_safety_checker=any(one.offers_safety_checker for one in models),
             zeroes=self.model.capabilities.zeroes,
             layer=self.model.capabilities.layer,
             refiner=None if self.refiner is None else self.refiner.model.name,

@@ -188,6 +188,11 @@ def _beside(request: Request) -> Beside:
     return Beside(config=request.refiner_config, prediction_type=request.refiner_prediction_type)
 
 
+def _wants_checker(request: Request) -> bool:
+    """Whether a safety checker would look at the images: it does not look at latents."""
+    return request.safety_checker and request.output_type != "latent"
+
+
 def _refuse_beside(request: Request) -> None:
     """Raise `RequestError` if the request has settings for opening a refiner that is open already."""
     for name in _BESIDE:
@@ -233,7 +238,7 @@ class Refiners:
 
     def __init__(self, first: ComponentCache, notify: Notify | None, *, verify: bool = True) -> None:
         self._first, self._notify, self._verify = first, notify, verify
-        self._named: dict[tuple[str, Beside], Refiner] = {}
+        self._named: dict[tuple[str, Beside, bool], Refiner] = {}
         self._lock = threading.Lock()
 
     def of(self, request: Request) -> Refiner | None:
@@ -247,7 +252,7 @@ class Refiners:
             return None
         if is_name(given):
             with _errors_of_refiner():
-                return self.named(os.fspath(given), _beside(request))
+                return self.named(os.fspath(given), _beside(request), safety_checker=_wants_checker(request))
         _refuse_beside(request)
         cache = getattr(given, "_cache", None)
         if not isinstance(cache, ComponentCache):
@@ -255,28 +260,51 @@ class Refiners:
         own = cache is self._first
         return Refiner(cache=cache, noise_schedule=None if own else given.scheduler.noise_schedule)
 
-    def named(self, name: str, beside: Beside = Beside()) -> Refiner:  # noqa: B008 - frozen
+    def named(
+        self,
+        name: str,
+        beside: Beside = Beside(),  # noqa: B008 - frozen
+        *,
+        safety_checker: bool = True,
+    ) -> Refiner:
         """Open the model `name` as a refiner, with the settings of the first model and what is given `beside` it.
+
+        Without `safety_checker`, its own is not downloaded, and need not be complete. It is opened again for a call
+        that wants it.
 
         Raises:
             ModelError, RequestError: see `resolve_model`.
         """
         with self._lock:
             config = self._first.config
-            if (name, beside) not in self._named:
-                self._named[name, beside] = self._opened(name, beside)
-            found = self._named[name, beside]
+            found = self._known(name, beside, safety_checker)
+            if found is None:
+                found = self._opened(name, beside, safety_checker)
+                self._named[name, beside, safety_checker] = found
             if found.cache is not self._first:
                 found.cache.configure(config)
             return found
 
-    def _opened(self, name: str, beside: Beside) -> Refiner:
+    def _known(self, name: str, beside: Beside, safety_checker: bool) -> Refiner | None:
+        """One that was opened before, with its safety checker if that is wanted."""
+        known = (self._named.get((name, beside, wanted)) for wanted in (True, False))
+        for found in filter(None, known):
+            if found.cache is self._first or not (safety_checker and found.model.without_checker):
+                return found
+        return None
+
+    def _opened(self, name: str, beside: Beside, safety_checker: bool) -> Refiner:
         # The first model is open already. Its file alone may lack what was given with it.
         if not beside.given() and self._is_first(expand(name)):
             return Refiner(cache=self._first)
         row = PROVIDERS[self._first.config.name]
         model = resolve_model(
-            name, beside=beside, target=row.target, in_memory=row.takes_memory, notify=self._notify
+            name,
+            beside=beside,
+            target=row.target,
+            in_memory=row.takes_memory,
+            notify=self._notify,
+            safety_checker=safety_checker,
         )
         if not beside.given() and self._is_first(model.path):
             return Refiner(cache=self._first)

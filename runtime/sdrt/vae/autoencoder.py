@@ -50,6 +50,12 @@ class VaeGraphs:
         else:
             self._whole()
 
+    def load_all(self) -> None:
+        """Open the graph for whole images, and with `tiling` also the one in stages."""
+        self._whole()
+        if self._tiling and self._staged is not None:
+            self._staged()
+
     def __call__(self, name: str, array: Array, output: str, *, pixels: int) -> Array:
         """The `output` for the input `name`, one image or its latents [C, h, w]. `pixels` is the image's size."""
         large = pixels > LARGEST_WHOLE if self._tiling is None else self._tiling
@@ -74,6 +80,10 @@ class VaeEncoder:
     def load(self) -> None:
         """Open the graph now."""
         self._graphs.load()
+
+    def load_all(self) -> None:
+        """Open each graph now."""
+        self._graphs.load_all()
 
     def __call__(
         self,
@@ -127,6 +137,10 @@ class VaeDecoder:
     def load(self) -> None:
         """Open the graph now."""
         self._graphs.load()
+
+    def load_all(self) -> None:
+        """Open each graph now."""
+        self._graphs.load_all()
 
     def __call__(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """Decode one image. Raises `ComponentError` if it is not finite, or has a single colour."""

@@ -64,10 +64,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name = f"ip_adapter.{2 * index + 1}.to_{letter}_ip.weight"
             tensors[name] = drawn(channels, WIDTH, seed=index)
     save_file(tensors, made / "a.safetensors")
+    more = {f"other.{number}": drawn(1) for number in range(2)}
+    save_file(tensors | more, made / "more.safetensors")
+    name = "ip_adapter.1.to_k_ip.weight"
+    save_file(tensors | {name: tensors[name].astype(np.int32)}, made / "whole.safetensors")
     (made / "image_encoder").mkdir()
     save_file(vision_tensors(), made / "image_encoder" / "model.safetensors")
     config = {**CLIP, "image_size": 30, "patch_size": 6, "projection_dim": EMBEDS}
     (made / "image_encoder" / "config.json").write_text(json.dumps(config))
+    (made / "bad").mkdir()
+    (made / "bad" / "config.json").write_text(json.dumps(config | {"hidden_act": "tanh"}))
+    save_file(vision_tensors(), made / "bad" / "model.safetensors")
     Image.new("RGB", (64, 40), "red").save(made / "red.png")
     Image.new("RGB", (1, 20_000), "blue").save(made / "long.png")
     Image.new("L", (64, 64), 255).save(made / "white.png")
@@ -205,6 +212,23 @@ def test_a_wrong_axis_of_scales_is_one_line(values: str, message: str, folder: P
         (
             (*ADAPTER, "--ip-image", "@red.png", "--ip-scale", '{"up": '),
             """--ip-adapter-scale': '{"up": ': expected numbers such as 0.5,1, or JSON such as {"up": """,
+        ),
+        (
+            (*ADAPTER, "--ip-image", "@red.png", "--ip-scale", '{"up": {"block_0": [0, NaN, 0]}}'),
+            "error: --ip-scale has nan for 'up.block_0': expected a number from -100 to 100",
+        ),
+        (
+            ("--ip-adapter", "@more.safetensors", "--ip-image", "@red.png"),
+            "and also has the tensor 'other.0' and 1",
+        ),
+        (("--ip-adapter", "@whole.safetensors", "--ip-image", "@red.png"), "whole.safetensors is quantised"),
+        (
+            (*ADAPTER, "--image-encoder", "@bad", "--ip-image", "@red.png"),
+            "bad/config.json: hidden_act is 'tanh'",
+        ),
+        (
+            (*ADAPTER, "--image-encoder", "n" * 5000, "--ip-image", "@red.png"),
+            "--image-encoder: there is no nnn",
         ),
         (
             (*ADAPTER, "--ip-image", "@red.png", "--ip-scale", '{"up": 1, "up": 0}'),

@@ -120,8 +120,34 @@ def lora(_: Path, folder: Path) -> Path:
     return path
 
 
+def truncated(source: Path, folder: Path) -> Path:
+    """A file without the network that sees the control image."""
+    folder.mkdir()
+    tensors = load_file(source / WEIGHTS)
+    kept = {name: one for name, one in tensors.items() if "cond_embedding.conv_in" not in name}
+    save_file(kept, folder / "net.safetensors")
+    return folder / "net.safetensors"
+
+
+def reshaped(source: Path, folder: Path) -> Path:
+    folder.mkdir()
+    save_file(load_file(source / WEIGHTS) | {MIDDLE: torch.zeros(3)}, folder / "net.safetensors")
+    return folder / "net.safetensors"
+
+
 FIRST = "controlnet_down_blocks.0.weight"
 MIDDLE = "controlnet_mid_block.bias"
+
+
+def test_damaged_weights_beside_a_checkpoint_name_their_file(
+    checkpoint: Callable[[str], Path], controlnets: list[Path], tmp_path: Path
+) -> None:
+    tensors = load_file(controlnets[0] / WEIGHTS)
+    tensors[MIDDLE][0] = float("nan")
+    save_file(tensors, tmp_path / "a.safetensors")
+    with pytest.raises(SdrtError, match=r"a\.safetensors is damaged; download it again") as error:
+        made(checkpoint("sd1"), [tmp_path / "a.safetensors"], control_image=control_image())
+    assert error.value.path == tmp_path / "a.safetensors"
 
 
 @pytest.mark.parametrize(
@@ -129,7 +155,7 @@ MIDDLE = "controlnet_mid_block.bias"
     [
         (
             damaged(lambda all_: all_[FIRST].view(-1)[:1].fill_(float("nan"))),
-            "controlnet: .*sample_0' is not finite",
+            "controlnet: .*sample_0' is not finite .* or .*net is damaged; download it again",
         ),
         (damaged(lambda all_: all_[MIDDLE].fill_(float("inf"))), "controlnet: output 'mid.* is not finite"),
         (damaged(lambda all_: all_.pop(FIRST)), f"the weights lack {FIRST}"),
@@ -147,7 +173,20 @@ MIDDLE = "controlnet_mid_block.bias"
             "has a CLIPTextModel: expected a ControlNet or T2I-Adapter: ",
         ),
         (configured(_class_name="ControlNetXSAdapter"), "is a ControlNet-XS"),
-        (configured(conditioning_channels=4.5), "conditioning_channels"),
+        (
+            configured(conditioning_channels=4.5),
+            "controlnet: .*/net/config.json: conditioning_channels is 4.5: expected a whole number",
+        ),
+        (configured(act_fn="tanh"), "controlnet: .*/net/config.json: act_fn is 'tanh': expected"),
+        (
+            truncated,
+            "net.safetensors is a ControlNet that lacks .*input_hint_block.0.weight: download it again",
+        ),
+        (
+            reshaped,
+            r"net.safetensors: the weight .* is of shape \[3\]: expected \[\d+\], as its other weights say",
+        ),
+        (lambda source, folder: Path("n" * 5000), "controlnet is 'nnn.*, which does not exist"),
         (lora, "style.safetensors is a LoRA: expected a ControlNet or T2I-Adapter"),
     ],
     ids=[
@@ -164,8 +203,9 @@ MIDDLE = "controlnet_mid_block.bias"
             "text encoder",
             "XS",
             "a number",
+            "another function",
         ),
-        "LoRA",
+        *("no first convolution", "another shape in a file", "a long name", "LoRA"),
     ],
 )
 def test_a_bad_controlnet_is_one_line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image, ImageDraw
+from safetensors.torch import load_file, save_file
 
 from sdrt import SdrtError, StableDiffusionPipeline
 from sdrt.cli import main
@@ -220,15 +222,61 @@ def test_another_model_is_named(
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_damaged_weights_are_one_line(
-    value: float, plain: Path, adapters: list[Path], tmp_path: Path
+    value: float, plain: Path, checkpoint: Checkpoint, adapters: list[Path], tmp_path: Path
 ) -> None:
+    """Of a folder and of a file, beside a model folder and beside a checkpoint, which is another file."""
     module = diffusers.T2IAdapter.from_pretrained(adapters[0])
     with torch.no_grad():
         module.adapter.body[1].resnets[0].block2.bias[0] = value
     module.save_pretrained(tmp_path)
-    with pytest.raises(SdrtError, match="output 'feature_1' is not finite") as error:
+    for source in (plain, checkpoint("sd1")):
+        for net in (tmp_path, tmp_path / "diffusion_pytorch_model.safetensors"):
+            message = f"^controlnet: {net}: the weight adapter.body.1.resnets.0.block2.bias contains NaN or infinity"
+            with pytest.raises(SdrtError, match=message) as error:
+                made(source, [net], **GIVEN)
+            assert "\n" not in str(error.value)
+
+
+def test_infinity_that_vanishes_on_the_way_is_found(
+    plain: Path, adapters: list[Path], tmp_path: Path
+) -> None:
+    module = diffusers.T2IAdapter.from_pretrained(adapters[0])
+    with torch.no_grad():
+        module.adapter.body[0].resnets[0].block1.bias[0] = -float("inf")  # ReLU makes 0 of it
+    module.save_pretrained(tmp_path)
+    with pytest.raises(SdrtError, match=r"block1\.bias contains NaN or infinity"):
         made(plain, [tmp_path], **GIVEN)
-    assert "\n" not in str(error.value)
+
+
+def test_other_tensors_in_a_file_are_refused(plain: Path, adapters: list[Path], tmp_path: Path) -> None:
+    tensors = load_file(adapters[0] / "diffusion_pytorch_model.safetensors")
+    save_file(
+        tensors | {f"other.{index}": torch.zeros(1) for index in range(3000)}, tmp_path / "a.safetensors"
+    )
+    message = (
+        r"a\.safetensors is a T2I-Adapter, and also has the tensor 'other\.0' and 2999 more: expected a T2I-"
+    )
+    with pytest.raises(UnsupportedModelError, match=message):
+        made(plain, [tmp_path / "a.safetensors"], **GIVEN)
+
+
+def test_errors_about_a_config_name_its_file(
+    plain: Path, checkpoint: Checkpoint, adapters: list[Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(adapters[0], tmp_path / "sketch")
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"channels": "many"}))
+    for source in (plain, checkpoint("sd1")):
+        with pytest.raises(
+            UnsupportedModelError, match=f"^controlnet: {path}: channels is 'many': expected a list"
+        ) as error:
+            made(source, [folder], **GIVEN)
+        assert error.value.path == path
+    with pytest.raises(UnsupportedModelError, match=f"^controlnet: {path}: channels is 'many'"):
+        export_model(checkpoint("sd1"), tmp_path / "model", controlnet=[folder])
+    path.write_text(json.dumps(config | {"downscale_factor": None}))
+    np.testing.assert_array_equal(made(plain, [folder], **GIVEN), made(plain, adapters[:1], **GIVEN))
 
 
 # --- the command -------------------------------------------------------------------------------------------

@@ -7,11 +7,13 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import sdrt.onnx.tuned as tuned_graphs
+import sdrt.onnx.tuning as tuning
 import sdrt_models
 from sdrt import StableDiffusionPipeline
 from sdrt.common.cancelling import cancelling
@@ -158,6 +160,20 @@ def test_a_full_disk_is_said_and_the_graph_runs_untuned(
     assert every_tuned_graph() == []
 
 
+def test_a_disk_that_fills_up_leaves_nothing(vae: Open, said: list[str], cache: Path) -> None:
+    resource = pytest.importorskip("resource")
+    plain, _ = decoded(vae(tune=False)), cpu_layout()
+    _, most = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, most))
+    try:
+        made = decoded(vae(tune=True))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    np.testing.assert_array_equal(made, plain)
+    assert f"not tuned for this machine: ONNX Runtime cannot write to {cache / 'compiled'}" in said[0]
+    assert [path for path in (cache / "compiled").rglob("*") if path.is_file()] == []
+
+
 def test_a_failed_write_leaves_nothing(
     vae: Open, said: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +184,26 @@ def test_a_failed_write_leaves_nothing(
     decoded(vae(tune=True))
     assert "not tuned for this machine: [Errno 28]" in said[0]
     assert [path for path in (cache / "compiled").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx_data"])
+def test_a_model_that_is_replaced_while_it_is_tuned_is_not_kept(
+    vae: Open, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Its place is that of the files that were there at first."""
+    path = next((tmp_path / "vae_decoder").glob(name))
+    compare = tuning._gives_the_same
+
+    def replacing(*given: Any) -> bool:
+        shutil.copy2(path, tmp_path / "other")
+        (tmp_path / "other").replace(path)
+        return compare(*given)
+
+    monkeypatch.setattr(tuning, "_gives_the_same", replacing)
+    plain = decoded(vae(tune=False))
+    np.testing.assert_array_equal(decoded(vae(tune=True)), plain)
+    assert f"not tuned for this machine: {path} changed while it was in use" in said[0]
+    assert every_tuned_graph() == []
 
 
 def image(pipeline: StableDiffusionPipeline, **settings: object) -> np.ndarray:

@@ -111,3 +111,19 @@ def test_what_is_not_there_is_said(
 def test_without_the_network_the_cache_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelNotFoundError, match=r"org/usual.*not in the cache"):
         file_of("org/usual")
+
+
+def test_a_name_that_no_file_can_have_is_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, provider="cpu")
+    name = "n" * 5000
+    with pytest.raises(ModelNotFoundError, match=f"there is no LoRA file {name}: expected the path of"):
+        pipeline.load_lora_weights(name)
+    with pytest.raises(ModelNotFoundError, match=f"there is no LoRA file {name}"):
+        pipeline("a", lora=name, num_inference_steps=1)
+    with pytest.raises(ModelNotFoundError, match=f"lora_dir {name} is no folder"):
+        pipeline("a <lora:one:1>", lora_dir=name, num_inference_steps=1)
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    with pytest.raises(
+        ModelNotFoundError, match=r"has no file 'none\.safetensors' \(it has a\.safetensors\)"
+    ):
+        pipeline.load_lora_weights(tmp_path, weight_name="none.safetensors")
