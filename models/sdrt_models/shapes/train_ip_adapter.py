@@ -1,8 +1,8 @@
 """Trains an IP-Adapter and the vision encoder that it reads. ``python -m sdrt_models.shapes.train_ip_adapter WORK``
 
 First the encoder (CLIP's, with a width of 96) learns to say what a scene shows. Then it learns to say it of images that
-are moved, turned and in other colours. Then the adapter learns to tell the U-Net what a text would tell it that says all
-of the scene. The images have one thing each.
+are moved, turned and in other colours. Last, the adapter learns to tell the U-Net what a text would say of the scene.
+The images have one thing each.
 """
 
 from __future__ import annotations
