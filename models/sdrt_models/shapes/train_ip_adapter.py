@@ -59,7 +59,9 @@ _PREPARE = ClipInput.square(IMAGE_ENCODER["image_size"])
 @click.option("--encoder-steps", type=click.IntRange(min=1), default=5000, show_default=True)
 @click.option("--encoder-images", type=click.IntRange(min=1), default=24000, show_default=True)
 @click.option("--refining-steps", type=click.IntRange(min=1), default=4500, show_default=True)
-@click.option("--steps", type=click.IntRange(min=1), default=1500, show_default=True)
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=1500, show_default=True, help="Of the adapter, twice."
+)
 @click.option("--images", type=click.IntRange(min=1), default=3000, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--learning-rate", default=3e-3, show_default=True)
@@ -105,17 +107,20 @@ def main(
             )
         )
     torch.manual_seed(0)
-    made = train(
-        Stage(
-            model=_Prompted(base.unet, reader),
-            loss=task.loss,
-            sample=task.sample,
-            folder=work / "ip-adapter-training",
-            steps=steps,
-            learning_rate=learning_rate,
-            **settings,
+    made = _Prompted(base.unet, reader)
+    for seed, name, rate in ((0, "ip-adapter-training", 1.0), (1, "ip-adapter-refining", 0.5)):
+        made = train(
+            Stage(
+                model=made.trainable(),
+                loss=task.loss,
+                sample=task.sample,
+                folder=work / name,
+                steps=steps,
+                learning_rate=rate * learning_rate,
+                seed=seed,
+                **settings,
+            )
         )
-    )
     made.reader.encoder.half().save_pretrained(work / _ENCODER)
     save_file(_tensors(made.unet), work / NAME)
     for path in (work / NAME, work / _ENCODER / "model.safetensors"):
@@ -151,6 +156,14 @@ class _Prompted(nn.Module):
         unet.encoder_hid_proj = MultiIPAdapterImageProjection([projection])
         unet.register_to_config(encoder_hid_dim_type="ip_image_proj")
         self.unet, self.reader = unet, reader
+
+    def trainable(self) -> _Prompted:
+        """The same, of which the adapter can be trained."""
+        self.requires_grad_(False)
+        for part in (self.unet.encoder_hid_proj, *self.unet.attn_processors.values()):
+            if isinstance(part, nn.Module):
+                part.requires_grad_(True)
+        return self
 
     def forward(
         self, x: torch.Tensor, timestep: torch.Tensor, hidden: torch.Tensor, embeds: torch.Tensor
