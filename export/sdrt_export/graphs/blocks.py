@@ -1,7 +1,8 @@
 """Convolutions as ONNX Runtime's CPU provider runs them: images and kernels in blocks of channels.
 
-When ONNX Runtime loads a graph, it copies each kernel into blocks, and keeps both until all are copied. Here kernels go
-into blocks as they are read, and the graph has the operators for them already. The results are the same bits.
+When ONNX Runtime loads a graph, it copies each kernel into blocks (its NCHWc layout), and keeps both until all are
+copied. Here kernels go into blocks as they are read, and the graph has the operators for them already. The results are
+the same bits.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ __all__ = ["block_size", "in_blocks", "kernels_for_blocks", "use_blocks"]
 
 _DOMAIN = "com.microsoft.nchwc"
 _SIZES = (8, 16)
-# In a network with such activations, ONNX Runtime joins them and the sums that follow with convolutions. In SD's large
-# networks, nothing can be joined.
+# ONNX Runtime joins these activations with the convolutions before them. It also joins a sum with a convolution, which
+# gives other bits, if it knows that both sides are of one size. In SD's large networks it never knows: one side comes
+# from another input, or from behind a norm, whose Reshape hides the size.
 _JOINED = frozenset({"Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh"})
 
 
