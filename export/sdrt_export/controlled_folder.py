@@ -146,7 +146,9 @@ def with_changes(model: ModelFolder, bound: MemoryGraph) -> MemoryGraph:
     name = model.family.denoiser.component
     if not model.adaptation.key(name):
         return bound
-    return replace(bound, values={**bound.values, **model._stored_weights(name).changed(model.adaptation)})
+    changed = model._stored_weights(name).changed(model.adaptation)
+    # The form for the CPU is made of the weights without these changes.
+    return replace(bound, values={**bound.values, **changed}, on_cpu=None)
 
 
 def _transposed(model: ModelFolder) -> Sequence[str]:

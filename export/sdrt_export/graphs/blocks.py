@@ -1,7 +1,8 @@
 """Convolutions as ONNX Runtime's CPU provider runs them: images and kernels in blocks of channels.
 
-When ONNX Runtime loads a graph, it copies each kernel into blocks, and keeps both until all are copied. Here kernels go
-into blocks as they are read, and the graph has the operators for them already. The results are the same bits.
+When ONNX Runtime loads a graph, it copies each kernel into blocks (its NCHWc layout), and keeps both until all are
+copied. Here kernels go into blocks as they are read, and the graph has the operators for them already. The results are
+the same bits.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ __all__ = ["block_size", "in_blocks", "kernels_for_blocks", "use_blocks"]
 
 _DOMAIN = "com.microsoft.nchwc"
 _SIZES = (8, 16)
-# In a network with such activations, ONNX Runtime joins them and the sums that follow with convolutions. In SD's large
-# networks, nothing can be joined.
+# ONNX Runtime joins these activations with the convolutions before them. It also joins a sum with a convolution, which
+# gives other bits, if it knows that both sides are of one size. In SD's large networks it never knows: one side comes
+# from another input, or from behind a norm, whose Reshape hides the size.
 _JOINED = frozenset({"Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh"})
 
 
@@ -38,23 +40,34 @@ def block_size() -> int:
 def _is_right(size: int) -> bool:
     """Whether convolutions with blocks of this size give what those without give."""
     source = np.random.default_rng(0)
-    kernel = source.standard_normal((32, 32, 3, 3), np.float32)
+    kernels = {name: source.standard_normal((32, 32, side, side), np.float32) for name, side, _ in _PROBED}
     x = source.standard_normal((1, 32, 6, 6), np.float32)
-    plain = _convolution(kernel)
-    blocked = _convolution(in_blocks(kernel, size))
-    use_blocks(blocked, {"kernel": 32})
+    blocked = _convolutions({name: in_blocks(kernel, size) for name, kernel in kernels.items()})
+    use_blocks(blocked, dict.fromkeys(kernels, 32))
     try:
-        one, other = (_run(model, x) for model in (plain, blocked))
+        one, other = (_run(model, x) for model in (_convolutions(kernels), blocked))
     except FAILURES:
         return False
     return np.array_equal(one, other)
 
 
-def _convolution(kernel: Array) -> onnx.ModelProto:
-    node = helper.make_node("Conv", ["x", "kernel"], ["y"], name="conv", kernel_shape=[3, 3], pads=[1] * 4)
-    sides = {name: helper.make_tensor_value_info(name, FLOAT, [1, 32, 6, 6]) for name in "xy"}
-    tensor = onnx.numpy_helper.from_array(kernel, "kernel")
-    graph = helper.make_graph([node], "convolution", [sides["x"]], [sides["y"]], [tensor])
+# Kernels of each kind that SD's networks have: the side and the stride.
+_PROBED = (("kernel", 3, 1), ("pixel", 1, 1), ("half", 3, 2))
+
+
+def _convolutions(kernels: Mapping[str, Array]) -> onnx.ModelProto:
+    """The model of `_PROBED` after one another."""
+    nodes, last = [], "x"
+    for name, side, stride in _PROBED:
+        sides: dict[str, Any] = {"kernel_shape": [side] * 2, "pads": [side // 2] * 4, "strides": [stride] * 2}
+        nodes.append(helper.make_node("Conv", [last, name], [f"{name}.y"], name=name, **sides))
+        last = f"{name}.y"
+    ends = [
+        helper.make_tensor_value_info(name, FLOAT, [1, 32, size, size])
+        for name, size in (("x", 6), (last, 3))
+    ]
+    tensors = [onnx.numpy_helper.from_array(kernel, name) for name, kernel in kernels.items()]
+    graph = helper.make_graph(nodes, "convolutions", ends[:1], ends[1:], tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
 
 

@@ -120,7 +120,7 @@ def file_in(path: str | Path, name: str | None = None) -> Path:
             "path", path, "a .safetensors file, a folder with one, or the id of a model on the hub"
         )
     found = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises if there is no such user
-    # Path's own raise for names that are too long.
+    # Path's own is_dir() and is_file() raise an error for names that are too long.
     if not os.path.isdir(found):  # noqa: PTH112
         if not os.path.isfile(found):  # noqa: PTH113
             raise ModelNotFoundError.expected(
@@ -132,7 +132,7 @@ def file_in(path: str | Path, name: str | None = None) -> Path:
         return found
     names = sorted(one.name for one in found.iterdir() if one.name.lower().endswith(_SUFFIX))
     chosen = [name] if name else [one for one in names if one == USUAL_NAME] or names
-    if len(chosen) != 1 or not (found / chosen[0]).is_file():
+    if len(chosen) != 1 or not os.path.isfile(found / chosen[0]):  # noqa: PTH113
         listed = ", ".join(names[:8]) or "none"
         lacks = f"file {brief(name)}" if name else "single .safetensors file to take"
         raise ModelNotFoundError.advised(

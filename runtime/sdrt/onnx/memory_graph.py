@@ -33,8 +33,9 @@ class MemoryGraph:
         files: the files that all weights come from, before adapters change them. Empty if some come from elsewhere.
         structure: what distinguishes the graph from others with these files, whatever adapters change. Empty for the
             graph of a file, whose weights adapters have changed. None: `content` does.
-        on_cpu: makes the same graph as ONNX Runtime's CPU provider runs it, which is sooner than if ONNX Runtime did.
-            A graph that is tuned is not needed in that form.
+        on_cpu: makes the graph in the form that ONNX Runtime's CPU provider runs, sooner than ONNX Runtime would. It
+            knows nothing of other `values` that the graph gets later, so it must not stay with them. A graph is not
+            tuned in that form.
     """
 
     content: bytes

@@ -302,6 +302,15 @@ class Component:
 
         return options, terminate
 
+    def _on_cpu(self, memory: MemoryGraph | None) -> MemoryGraph | None:
+        """The graph in the form that ONNX Runtime's CPU provider runs, if something can make it."""
+        if memory is None or memory.on_cpu is None:
+            return memory
+        try:
+            return memory.on_cpu()
+        except MemoryError as error:
+            raise load_failure(self._subject, error) from error
+
     def _create(
         self, config: SessionConfig, setting: Setting, weights: Weights, memory: MemoryGraph | None
     ) -> tuple[Any, MemoryGraph | None]:
@@ -318,7 +327,7 @@ class Component:
             return create(), memory
 
         def untuned() -> tuple[Any, MemoryGraph | None]:
-            made = memory.on_cpu() if memory is not None and memory.on_cpu is not None else memory
+            made = self._on_cpu(memory)
             return create(memory=made), made
 
         if config.tune is False:

@@ -19,8 +19,8 @@ __all__ = ["load_every_graph"]
 def load_every_graph(components: LoadedComponents, model: Model) -> None:
     """Load one graph after the other. With `low_vram`, large ones do not stay in memory.
 
-    The denoiser has two: the usual one, and the one for calls that use all ControlNets and IP-Adapters. Those in stages
-    are among them if `vae_tiling` is set.
+    The denoiser has two: the usual one, and the one for calls that use all ControlNets and IP-Adapters. The VAE's
+    graphs in stages are loaded if `vae_tiling` is set. The small decoder for previews is not loaded.
     """
     family, capabilities = model.family, model.capabilities
     for more in dict.fromkeys((NO_MORE, _of_all_controls(capabilities))):

@@ -1,7 +1,8 @@
-"""Kernels in blocks: the same bits, and nothing is left for ONNX Runtime to reorder."""
+"""Kernels in blocks: the same bits, and each image is reordered once."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,20 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, numpy_helper
+from safetensors.numpy import save_file
 
+from sdrt.common.notices import Notices
+from sdrt.errors import OutOfMemoryError
+from sdrt.onnx.memory_graph import MemoryGraph
+from sdrt.onnx.providers import SessionConfig
+from sdrt.onnx.session import Component
 from sdrt_export.graphs import blocks
 from sdrt_export.graphs.blocks import block_size, in_blocks, kernels_for_blocks, use_blocks
 from sdrt_export.graphs.fused import FusedLayers
 from sdrt_export.graphs.graph import FLOAT, HALF, Graph, Place
+from sdrt_export.graphs.in_place import bind_in_place
 from sdrt_export.graphs.values import Value
+from sdrt_export.tensors.lazy import Tensors
 
 Array = np.ndarray[Any, Any]
 SIZE = block_size()
@@ -81,6 +90,46 @@ def test_an_image_goes_into_blocks_once() -> None:
     use_blocks(blocked, kernels_for_blocks(graph, SIZE))
     reordered = [node.input[0] for node in blocked.graph.node if node.op_type == "ReorderInput"]
     assert len(reordered) == len(set(reordered)) == 2
+
+
+def run_in_session(memory: MemoryGraph, feed: Array) -> Array:
+    config = SessionConfig(provider="cpu", tune=False)
+    return Component("network", memory.folder, config, Notices(), memory=memory).run({"x": feed}, "y")
+
+
+@needs_blocks
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("is_in_file", [True, False])
+def test_a_session_of_a_checkpoint_gets_kernels_in_blocks(
+    is_in_file: bool, kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads those beside a file where they are, and copies them if no weight is in a file."""
+    graph = network()
+    weights = {name: one.astype(kind) for name, one in tensors(graph).items()}
+    save_file(weights, tmp_path / "a.safetensors")
+    given = Tensors.of_files([tmp_path / "a.safetensors"]) if is_in_file else weights
+    memory = bind_in_place(graph, given, turned=True)
+    assert memory.on_cpu is not None
+    made = memory.on_cpu()
+    kernels = kernels_for_blocks(graph, SIZE)
+    assert kernels.keys() <= made.values.keys()
+    assert (kernels.keys() <= made.uncopied) == is_in_file
+    feed = np.random.default_rng(1).standard_normal((2, 4, 9, 11), np.float32)
+    blocked = run_in_session(memory, feed)
+    monkeypatch.setattr("sdrt_export.graphs.in_place.block_size", lambda: 0)
+    np.testing.assert_array_equal(blocked, run_in_session(memory, feed), strict=True)
+
+
+@needs_blocks
+def test_too_little_memory_for_blocks_names_the_component(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Array:
+        raise MemoryError("64 bytes")
+
+    monkeypatch.setattr("sdrt_export.graphs.in_place.in_blocks", fail)
+    graph = network()
+    memory = bind_in_place(graph, tensors(graph), turned=True)
+    with pytest.raises(OutOfMemoryError, match="network ran out of memory on cpu"):
+        run_in_session(memory, np.zeros((1, 4, 8, 8), np.float32))
 
 
 def test_kernels_that_something_else_reads_stay() -> None:

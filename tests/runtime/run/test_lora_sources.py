@@ -127,3 +127,5 @@ def test_a_name_that_no_file_can_have_is_one_line(tiny_model: Path, tmp_path: Pa
         ModelNotFoundError, match=r"has no file 'none\.safetensors' \(it has a\.safetensors\)"
     ):
         pipeline.load_lora_weights(tmp_path, weight_name="none.safetensors")
+    with pytest.raises(ModelNotFoundError, match=r"has no file 'nnn.*\(it has a\.safetensors\)"):
+        pipeline.load_lora_weights(tmp_path, weight_name=f"{name}.safetensors")
