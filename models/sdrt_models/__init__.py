@@ -9,10 +9,11 @@ __all__ = ["ADAPTERS", "NAMES", "adapter", "path"]
 NAMES = ("shapes",)
 """The embedded models. ``shapes`` draws coloured shapes at 128×128; see ``shapes/MODEL_CARD.md``."""
 
-ADAPTERS = {"moon": "moon.safetensors", "edges": "edges"}
+ADAPTERS = {"moon": "moon.safetensors", "edges": "edges", "likeness": "likeness.safetensors"}
 """The adapters of ``shapes``, and their files.
 
 ``moon`` is a LoRA, which draws a ninth shape. ``edges`` is a ControlNet, which follows edges.
+``likeness`` is an IP-Adapter, which draws what an image shows. Its vision encoder is beside it.
 """
 
 

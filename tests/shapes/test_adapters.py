@@ -14,6 +14,7 @@ from sdrt_models.shapes.evaluate_adapters import (
     Measured,
     held_out,
     measure_controlnet,
+    measure_ip_adapter,
     measure_lora,
     measure_others,
     overlap,
@@ -76,6 +77,21 @@ def test_most_outlines_are_met_and_the_text_is_still_obeyed() -> None:
     assert found["overlap"] >= 0.82
     assert rate(found, "met").share >= 0.75
     assert all(rate(found, name).share >= 0.9 for name in ("colour", "shape", "size", "fill", "background"))
+
+
+def test_the_ip_adapter_draws_what_an_image_shows() -> None:
+    with pipeline() as prompted:
+        found = measure_ip_adapter(prompted, sdrt_models.adapter("likeness"), 16)
+    assert rate(found["scale 0"], "both").share < 0.3
+    assert rate(found["scale 1"], "both").share >= 0.6
+
+
+@pytest.mark.full
+def test_most_image_prompts_are_met() -> None:
+    with pipeline() as prompted:
+        found = measure_ip_adapter(prompted, sdrt_models.adapter("likeness"), 64, (1.0,))["scale 1"]
+    assert rate(found, "both").share >= 0.7
+    assert rate(found, "colour").share >= 0.9
 
 
 @pytest.mark.full

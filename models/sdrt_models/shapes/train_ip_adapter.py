@@ -7,7 +7,7 @@ The images have one thing each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ _NO_IMAGE = 0.1
 _SHIFT = 6
 _SEED = 67
 _SHOWN = 16
+Show = Callable[[np.ndarray, np.random.Generator], torch.Tensor]
 _PREPARE = ClipInput.square(IMAGE_ENCODER["image_size"])
 
 
@@ -60,7 +61,11 @@ _PREPARE = ClipInput.square(IMAGE_ENCODER["image_size"])
 @click.option("--encoder-images", type=click.IntRange(min=1), default=24000, show_default=True)
 @click.option("--refining-steps", type=click.IntRange(min=1), default=4500, show_default=True)
 @click.option(
-    "--steps", type=click.IntRange(min=1), default=1500, show_default=True, help="Of the adapter, twice."
+    "--steps",
+    type=click.IntRange(min=1),
+    default=1500,
+    show_default=True,
+    help="Of the adapter, three times.",
 )
 @click.option("--images", type=click.IntRange(min=1), default=3000, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
@@ -108,11 +113,17 @@ def main(
         )
     torch.manual_seed(0)
     made = _Prompted(base.unet, reader)
-    for seed, name, rate in ((0, "ip-adapter-training", 1.0), (1, "ip-adapter-refining", 0.5)):
+    for seed, (name, rate, loss) in enumerate(
+        (
+            ("ip-adapter-training", 1.0, task.loss),
+            ("ip-adapter-refining", 0.5, task.loss),
+            ("ip-adapter-finishing", 0.5, task.finishing_loss),
+        )
+    ):
         made = train(
             Stage(
                 model=made.trainable(),
-                loss=task.loss,
+                loss=loss,
                 sample=task.sample,
                 folder=work / name,
                 steps=steps,
@@ -267,15 +278,22 @@ class _Task:
     def refining_loss(self, reader: Any, _: int, rng: np.random.Generator) -> torch.Tensor:
         """The same for images that are all moved in their own way. Forms are only asked for in other colours."""
         indices = rng.integers(len(self._seen), size=8 * self._batch)
-        shown = moved(self._seen[torch.from_numpy(indices)].to(self._base.device).float(), rng)
+        shown = self._moved(indices, rng)
         other = 3 * len(indices) // 4
         shown[:other] = repainted(shown[:other], rng)
         logits = reader(shown)[1]
         forms = self._missed(logits[:other], indices[:other], _FORMS)
         return torch.cat([forms, self._missed(logits[other:], indices[other:], _PAINTS)]).mean()
 
-    def loss(self, model: Any, _: int, rng: np.random.Generator) -> torch.Tensor:
+    def loss(self, model: Any, step: int, rng: np.random.Generator) -> torch.Tensor:
         """How far ``model`` is from what the U-Net predicts when a text says all that the images show."""
+        return self._adapter_loss(model, rng, self._shown)
+
+    def finishing_loss(self, model: Any, step: int, rng: np.random.Generator) -> torch.Tensor:
+        """The same for images that are all moved in their own way."""
+        return self._adapter_loss(model, rng, self._moved)
+
+    def _adapter_loss(self, model: Any, rng: np.random.Generator, show: Show) -> torch.Tensor:
         base = self._base
         indices = rng.integers(len(self._examples.scenes), size=self._batch)
         scenes = [self._examples.scenes[index] for index in indices]
@@ -284,7 +302,7 @@ class _Task:
         whole = [caption(scene, rng, complete=True) for scene in scenes]
         said = [every if seen else text for every, text, seen in zip(whole, texts, kept, strict=True)]
         noisy = self._noise.add(self._examples.batch(indices, base), rng)
-        embeds, _ = model.reader(self._shown(indices, rng))
+        embeds, _ = model.reader(show(indices, rng))
         expected = model.without_image(noisy.x, noisy.timestep, base.hidden(said))
         embeds = embeds * torch.from_numpy(kept[:, None]).to(base.device)
         predicted = model(noisy.x, noisy.timestep, base.hidden(texts), embeds)
@@ -299,6 +317,10 @@ class _Task:
         x, y = (int(value) for value in rng.integers(2 * _SHIFT + 1, size=2))
         moved = padded[..., y : y + side, x : x + side]
         return moved.flip(-1) if rng.random() < 0.5 else moved
+
+    def _moved(self, indices: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+        """The images of examples, each moved in its own way."""
+        return moved(self._seen[torch.from_numpy(indices)].to(self._base.device).float(), rng)
 
     def _missed(
         self, logits: torch.Tensor, indices: np.ndarray, words: Sequence[str] = _WORDS
