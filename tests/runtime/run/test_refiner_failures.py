@@ -131,7 +131,7 @@ def test_only_the_last_named_refiner_stays_in_memory(
     call = {"refiner_switch": 0.5, **FAST}
     first("a cat", refiner=str(other_folder), **call)
     first("a cat", refiner=str(third), **call)
-    caches = {name: one.cache for (name, _), one in first._refiners._named.items()}
+    caches = {name: one.cache for (name, *_), one in first._refiners._named.items()}
     assert caches[str(other_folder)].current is None
     assert caches[str(third)].current is not None
     first.close()
