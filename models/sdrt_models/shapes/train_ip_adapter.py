@@ -96,14 +96,14 @@ def main(
         "every": 100,
         "sample_every": 500,
     }
-    for name, loss, count, rate in (
+    for name, objective, count, rate in (
         ("image-encoder-training", task.reading_loss, encoder_steps, _ENCODER_LEARNING_RATE),
         ("image-encoder-refining", task.refining_loss, refining_steps, _REFINING_LEARNING_RATE),
     ):
         reader = train(
             Stage(
                 model=reader.requires_grad_(True),
-                loss=loss,
+                loss=objective,
                 sample=None,
                 folder=work / name,
                 steps=count,
@@ -112,7 +112,17 @@ def main(
             )
         )
     torch.manual_seed(0)
-    made = _Prompted(base.unet, reader)
+    made = _trained(_Prompted(base.unet, reader), task, work, steps, learning_rate, settings)
+    made.reader.encoder.half().save_pretrained(work / _ENCODER)
+    save_file(_tensors(made.unet), work / NAME)
+    for path in (work / NAME, work / _ENCODER / "model.safetensors"):
+        click.echo(f"{path}: {path.stat().st_size} bytes")
+
+
+def _trained(
+    made: _Prompted, task: _Task, work: Path, steps: int, learning_rate: float, settings: dict[str, Any]
+) -> Any:
+    """The U-Net with the adapter, which is trained three times."""
     for seed, (name, rate, loss) in enumerate(
         (
             ("ip-adapter-training", 1.0, task.loss),
@@ -132,10 +142,7 @@ def main(
                 **settings,
             )
         )
-    made.reader.encoder.half().save_pretrained(work / _ENCODER)
-    save_file(_tensors(made.unet), work / NAME)
-    for path in (work / NAME, work / _ENCODER / "model.safetensors"):
-        click.echo(f"{path}: {path.stat().st_size} bytes")
+    return made
 
 
 class _Reader(nn.Module):
