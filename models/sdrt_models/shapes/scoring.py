@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -20,17 +21,8 @@ ATTRIBUTES = ("count", "colour", "shape", "size", "fill", "background", "relatio
 _PER_THING = ("colour", "shape", "size", "fill")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rate:
-    """``right`` of ``total``; :attr:`low` and :attr:`high` bound the true rate with 95 % confidence (Wilson)."""
-
-    right: int
-    total: int
-
-    @property
-    def share(self) -> float:
-        """The measured rate, 0 to 1."""
-        return self.right / self.total if self.total else 0.0
+class _Interval(ABC):
+    """A measured share with its 95 % interval."""
 
     @property
     def low(self) -> float:
@@ -41,6 +33,23 @@ class Rate:
     def high(self) -> float:
         """The interval's upper end."""
         return self._bound(1)
+
+    @abstractmethod
+    def _bound(self, sign: int) -> float:
+        """One end of the interval."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate(_Interval):
+    """``right`` of ``total``; :attr:`low` and :attr:`high` bound the true rate with 95 % confidence (Wilson)."""
+
+    right: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """The measured rate, 0 to 1."""
+        return self.right / self.total if self.total else 0.0
 
     def _bound(self, sign: int) -> float:
         """One end of Wilson's score interval (J. Am. Stat. Assoc. 22, 1927), which is valid near 0 and 1 too."""
@@ -53,7 +62,7 @@ class Rate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class Difference(_Interval):
     """What a change does to images of the same prompts and seeds.
 
     Of ``total`` images, it puts ``lost`` wrong that were right, and ``gained`` right that were wrong. :attr:`low` and
@@ -80,16 +89,6 @@ class Difference:
     def share(self) -> float:
         """The measured difference, -1 to 1. Below 0, the change does harm."""
         return (self.gained - self.lost) / self.total
-
-    @property
-    def low(self) -> float:
-        """The interval's lower end."""
-        return self._bound(-1)
-
-    @property
-    def high(self) -> float:
-        """The interval's upper end."""
-        return self._bound(1)
 
     def _bound(self, sign: int) -> float:
         """One end of the adjusted Wald interval for pairs (Agresti and Min, Stat. Med. 24, 2005).
