@@ -124,7 +124,14 @@ LORA = (
 )
 """The goals of a change of the LoRA, against loading the U-Net anew."""
 START = (
-    Bar(what="time to the first image", figure="seconds", kind="faster", limit=5, peers=("0.1.0",)),
+    Bar(what="time to start", figure="seconds", kind="faster", limit=5, peers=("0.1.0",)),
+    Bar(
+        what="time to start, against diffusers",
+        figure="seconds",
+        kind="faster",
+        limit=1,
+        peers=("diffusers",),
+    ),
     Bar(what="own memory", figure="own_bytes", kind="share", limit=0.35, peers=("0.1.0",)),
 )
 """The goals of a tuned model, against 0.1.0."""

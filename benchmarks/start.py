@@ -1,12 +1,15 @@
 """This command compares how soon the first image is there, and how much memory it takes: tuned, untuned and in 0.1.0.
 
-    python -m benchmarks start [--work DIR] [--rounds 3] [--side 64] [--steps 1] [--baseline CHECKOUT]
+    python -m benchmarks start [--work DIR] [--rounds 3] [--until first-step] [--side 64] [--steps 1]
 
 All start from the same random weights. A turn is one `sdrt generate` of one image on the CPU. The systems are 0.1.0's
 exported folder with 0.1.0, and with this checkout the exported folder (float32) and one file in float16, both untuned
 and tuned (`sdrt tune`). Time and memory are those of the whole process. A small image with one step shows the time to
-load; for the memory of a whole image, use `--side 512`. Before each turn, the files are in the page cache, and Python
-has compiled the modules. Every round begins with another system; ratios are taken within a round.
+load; for the memory of a whole image, use `--side 512`. With `--until first-step`, a turn is a program that opens the
+model and ends after the first step, so nothing of it is the VAE's. Such a turn of diffusers, with the checkpoint that
+the folders were made from, is in `--systems 0.1.0,exported-tuned,diffusers`. Before each turn, the files are in the
+page cache, and Python has compiled the modules. Every round begins with another system; ratios are taken within a
+round.
 """
 
 from __future__ import annotations
@@ -24,12 +27,16 @@ from benchmarks.command_line import conclude, parser_of
 from benchmarks.exporters import EXPORTERS, RELEASED, Environment, environments
 from benchmarks.folders import checkpoint, make, single_file
 from benchmarks.measure import device, make_ready, run
+from benchmarks.one_image import FIRST_STEP, IMAGE, PROMPT
 from benchmarks.settings import say
 
 __all__ = ["SYSTEMS", "compare", "main", "table"]
 
 EXPORTED, SINGLE, TUNED, SINGLE_TUNED = "exported", "single", "exported-tuned", "single-tuned"
-SYSTEMS = (RELEASED, EXPORTED, TUNED, SINGLE, SINGLE_TUNED)
+DIFFUSERS = "diffusers"
+SYSTEMS = (RELEASED, EXPORTED, TUNED, SINGLE, SINGLE_TUNED, DIFFUSERS)
+_DEFAULT = SYSTEMS[:-1]
+_SCRIPT = Path(__file__).with_name("one_image.py")
 FIGURES = {
     "cpu_seconds": "CPU time",
     "seconds": "time",
@@ -71,6 +78,9 @@ def _system(name: str, work: Path, log: Path, options: Any) -> _System:
     if name == RELEASED:
         return _released(work, log, options)
     here = Environment(variables=_variables(work, worker.environment()))
+    if name == DIFFUSERS:
+        model = checkpoint(work, log, options.architecture)
+        return _System(model=model, environment=here, options=(), files=_files(model))
     if name in (SINGLE, SINGLE_TUNED):
         model = single_file(work, log, options.architecture)
     else:
@@ -101,15 +111,30 @@ def _files(model: Path) -> list[Path]:
 
 def _turn(name: str, system: _System, work: Path, log: Path, options: Any) -> dict[str, float]:
     make_ready(system.files)
-    side, steps = str(options.side), str(options.steps)
-    command: list[str | Path] = [
-        *("-m", "sdrt", "generate", "a red circle", "-m", system.model, "--provider", "cpu", "--seed", "0"),
-        *("-W", side, "-H", side, "--steps", steps, "-o", work / "image.png", "--force", "--quiet"),
-    ]
-    command += system.options
+    command = (
+        _script(name, system, options) if _by_script(name, options) else _generate(system, work, options)
+    )
     done = run([system.environment.python, *command], log, environment=system.environment.variables)
     say(f"{name}: {done.cpu_seconds:.1f} s of CPU time, {done.seconds:.1f} s, {done.own_bytes / 1e9:.2f} GB")
     return {key: getattr(done, key) for key in FIGURES}
+
+
+def _by_script(name: str, options: Any) -> bool:
+    return name == DIFFUSERS or options.until == FIRST_STEP
+
+
+def _script(name: str, system: _System, options: Any) -> list[str | Path]:
+    kind = name if name == DIFFUSERS else "sdrt-untuned" if system.options else "sdrt"
+    return [_SCRIPT, kind, system.model, str(options.side), str(options.steps), options.until]
+
+
+def _generate(system: _System, work: Path, options: Any) -> list[str | Path]:
+    side, steps = str(options.side), str(options.steps)
+    return [
+        *("-m", "sdrt", "generate", PROMPT, "-m", system.model, "--provider", "cpu", "--seed", "0"),
+        *("-W", side, "-H", side, "--steps", steps, "-o", work / "image.png", "--force", "--quiet"),
+        *system.options,
+    ]
 
 
 def _record(
@@ -119,6 +144,7 @@ def _record(
     return {
         "architecture": f"{options.architecture}, random weights",
         "image": f"{options.side}x{options.side}, {options.steps} steps",
+        "until": options.until,
         "rounds": len(turns),
         "turns": list(turns),
         "systems": in_turn.spreads(turns, tuple(FIGURES)),
@@ -131,7 +157,7 @@ def _record(
 def table(figures: Mapping[str, Any]) -> str:
     """Medians, in brackets the ratio to the first system with its spread; then the goals."""
     first = next(iter(figures["systems"]))
-    title = f"{figures['architecture']}, {figures['image']}"
+    title = f"{figures['architecture']}, {figures['image']}, until the {figures['until'].replace('-', ' ')}"
     return in_turn.table(figures, title, FIGURES, first, of=f"ratios_to_{first}")
 
 
@@ -142,7 +168,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--architecture", default="sd15", help="default: sd15")
-    parser.add_argument("--systems", default=",".join(SYSTEMS), help="default: %(default)s")
+    parser.add_argument("--systems", default=",".join(_DEFAULT), help="default: %(default)s; also: diffusers")
+    parser.add_argument(
+        "--until", choices=(IMAGE, FIRST_STEP), default=IMAGE, help="what ends a turn; default: %(default)s"
+    )
     parser.add_argument("--side", type=int, default=64, help="of the image, in pixels; default: %(default)s")
     parser.add_argument("--steps", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--baseline", type=Path, help="a checkout of 0.1.0; default: one is made")

@@ -12,6 +12,7 @@ pytest.importorskip("onnx")
 
 from benchmarks import measure, start
 from benchmarks.bars import judge_start
+from benchmarks.one_image import FIRST_STEP, IMAGE
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +23,8 @@ def _no_touching(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def options(**changes: Any) -> Namespace:
     given = {"architecture": "tiny", "rounds": 1, "side": 64, "steps": 1, "baseline": None, "python": None}
-    return Namespace(**{**given, "systems": f"{start.EXPORTED},{start.TUNED}", **changes})
+    kept = {"systems": f"{start.EXPORTED},{start.TUNED}", "until": IMAGE}
+    return Namespace(**{**given, **kept, **changes})
 
 
 def test_a_model_starts_tuned_and_untuned(tmp_path: Path) -> None:
@@ -33,16 +35,26 @@ def test_a_model_starts_tuned_and_untuned(tmp_path: Path) -> None:
     assert list((tmp_path / "pycache").rglob("pipeline.*.pyc"))
     assert all(turn[name]["seconds"] > 0 for turn in figures["turns"] for name in turn)
     text = start.table(figures)
-    assert "tiny, random weights, 64x64, 1 steps" in text
+    assert "tiny, random weights, 64x64, 1 steps, until the image" in text
     assert "not measured" in text
 
 
+def test_the_first_step_ends_a_turn(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    names = [start.EXPORTED, start.DIFFUSERS]
+    figures = start.compare(tmp_path, options(systems=",".join(names), until=FIRST_STEP))
+    assert list(figures["systems"]) == names
+    assert not list(tmp_path.glob("*.png"))
+    assert "until the first step" in start.table(figures)
+
+
 @pytest.mark.parametrize(
-    ("seconds", "own", "verdicts"), [(2.0, 30, ["met", "met"]), (3.0, 40, ["NOT met"] * 2)]
+    ("seconds", "own", "verdicts"), [(2.0, 30, ["met"] * 3), (3.0, 40, ["NOT met", "met", "NOT met"])]
 )
 def test_the_goals_are_ratios_to_0_1_0(seconds: float, own: float, verdicts: list[str]) -> None:
     turn = {
         start.RELEASED: {"seconds": 10.0, "own_bytes": 100.0},
+        start.DIFFUSERS: {"seconds": 9.0, "own_bytes": 100.0},
         start.TUNED: {"seconds": seconds, "own_bytes": own},
     }
     assert [bar["verdict"] for bar in judge_start([turn, turn])] == verdicts

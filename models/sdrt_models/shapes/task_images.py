@@ -98,6 +98,17 @@ def _controlnet(pipeline: StableDiffusionPipeline) -> Image.Image:
     return _row(cells)
 
 
+def _image_prompt(pipeline: StableDiffusionPipeline) -> Image.Image:
+    prompts = ("a large red heart on a white background", "a striped cyan triangle on a black background")
+    shown = [_one(pipeline, prompt, seed=1) for prompt in prompts]
+    with StableDiffusionPipeline.from_pretrained(
+        "shapes", provider="cpu", ip_adapter=sdrt_models.adapter("likeness")
+    ) as prompted:
+        drawn = [_one(prompted, "", seed=2, ip_adapter_image=image) for image in shown]
+    pairs = zip(shown, drawn, strict=True)
+    return _row([cell for given, made in pairs for cell in ((given, "--ip-image"), (made, "drawn"))])
+
+
 def _outpainting(pipeline: StableDiffusionPipeline) -> Image.Image:
     before = _circle(pipeline)
     prompt = "a large red circle left of a large blue square on a white background"
@@ -180,6 +191,10 @@ TASKS: Mapping[str, Task] = {
     "controlnet": Task(
         about='`--controlnet edges --control-image FILE`: "a dotted orange heart right of a green triangle", seed 1.',
         draw=_controlnet,
+    ),
+    "image-prompt": Task(
+        about="`--ip-adapter likeness --ip-image FILE`: no text; the image says what to draw.",
+        draw=_image_prompt,
     ),
     "outpainting": Task(
         about="`-i FILE --outpaint 192x128@left`: a blue square beside the circle.", draw=_outpainting
