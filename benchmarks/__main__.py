@@ -39,6 +39,9 @@ ENTRIES: Mapping[str, Entry] = {
     "peak": Entry(module="peak", help="Measure matrix multiplication alone."),
     "peers": Entry(module="peers", help="Compare sdrt with other systems, in turns."),
     "prepare": Entry(module="peers", first=("--prepare",), help="Make only the folders that `peers` loads."),
+    "processes": Entry(
+        module="processes", help="Compare the memory of processes that share a model with one's."
+    ),
     "remove-paths": Entry(module="remove_paths", help="Remove a machine's paths from records."),
     "run": Entry(module="run", help="Run export and peers; update the tables in docs."),
     "start": Entry(module="start", help="Compare how soon the first image is there, tuned and untuned."),

@@ -21,6 +21,7 @@ __all__ = [
     "judge_direct",
     "judge_export",
     "judge_lora",
+    "judge_processes",
     "judge_start",
     "judge_step",
     "met",
@@ -143,6 +144,14 @@ CONTROL = Bar(
     peers=("both parts",),
 )
 """The goal of a ControlNet, against a plain step and the ControlNet alone."""
+PROCESSES = Bar(
+    what="memory of several processes",
+    figure="shared_bytes",
+    kind="share",
+    limit=2.0,
+    peers=("one process",),
+)
+"""The goal of four processes that serve one tuned model, against one."""
 _SENTENCES = {
     "faster": "at least {limit:g}x as fast as {peers}",
     "share": "at most {limit:g}x that of {peers}",
@@ -184,6 +193,11 @@ def judge_lora(turns: Sequence[Turn]) -> list[dict[str, Any]]:
 def judge_control(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     """The goal of a step with a ControlNet, as `judge` gives it."""
     return [_judge(CONTROL, "step with it", turns)]
+
+
+def judge_processes(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    """The goal of processes that share a model, as `judge` gives them."""
+    return [_judge(PROCESSES, "together", turns)]
 
 
 def _judge(bar: Bar, ours: str, turns: Sequence[Turn]) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class Conversion:
         self.report(name, "write", "")
         done, floats = _rewrite(folder, path, found)
         (folder / "config.json").rename(path.with_name("config.json"))
-        self.report(name, "check", "")
+        self.report(name, "compare", "")
         rows = _compare(name, path, found.calls)
         if path.with_name(STAGES_GRAPH.file).is_file():
             rows += _compare_stages(name, path.with_name(STAGES_GRAPH.file), found.calls[0])

@@ -36,7 +36,7 @@ _OTHER_THAN_OPTIMUM = "--exporter sdrt"
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressEvent:
-    """Progress: ``component`` has reached ``stage``: "load", "export", "write", "check", "calibrate" or "done"."""
+    """Progress: ``component`` has reached ``stage``, one of `sdrt.common.progress.STAGES`."""
 
     component: str
     stage: str

@@ -67,7 +67,9 @@ def plan_of(options: ExportOptions) -> ExportPlan:
         )
     _check_adapters(options, dtype)
     if options.verify:
-        _require_torch()
+        _require("verify", "--verify", "verify")
+    if options.exporter == "optimum":
+        _require("optimum", "exporter 'optimum'", "exporter")
     return ExportPlan(
         target=target,
         dtype=dtype,
@@ -136,10 +138,11 @@ def _calibration(dtype: str, prompts: Sequence[str] | None) -> Calibration | Non
     return Calibration() if prompts is None else Calibration(prompts=tuple(prompts))
 
 
-def _require_torch() -> None:
-    if missing := missing_modules("verify"):
+def _require(extra: str, what: str, argument: str) -> None:
+    """Refuse what needs modules of an extra that is not installed. Each of these extras needs those of `verify`."""
+    if missing := [*dict.fromkeys((*missing_modules("verify"), *missing_modules(extra)))]:
         raise ExportError.advised(
-            f"--verify needs {', '.join(missing)}; run", install_command("verify"), argument="verify"
+            f"{what} needs {', '.join(missing)}; run", install_command(extra), argument=argument
         )
 
 

@@ -168,6 +168,18 @@ def test_the_command_reads_prompts_from_a_file(tmp_path: Path) -> None:
         assert said in result.output
 
 
+def test_progress_says_what_int8_is_compared_with(tmp_path: Path) -> None:
+    """No torch has a part in it."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(PROMPTS))
+    tiny = ["--architecture", "tiny", "--random-weights", "0", "--guidance-scale", "1", "--dtype", "int8"]
+    output = ["--calibration-prompts", str(prompts), "-o", str(tmp_path / "model")]
+    result = CliRunner().invoke(main, ["export", *tiny, *output])
+    assert result.exit_code == 0, result.output
+    assert "unet: comparing with float32" in result.stderr
+    assert "torch" not in result.stderr
+
+
 def test_other_kinds_of_u_nets_are_refused(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match=r"is for inpainting.*--dtype fp32"):
         export_model(checkpoint("inpaint"), tmp_path / "model", dtype="int8", calibration_prompts=PROMPTS)

@@ -82,6 +82,18 @@ def test_without_torch_verify_names_the_command(
         export_model(checkpoint("sd1"), tmp_path / "model", verify=True)
 
 
+def test_without_torch_optimums_exporter_names_the_command(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = {"verify": ["torch", "diffusers"], "optimum": ["optimum"]}
+    monkeypatch.setattr("sdrt_export.plan.missing_modules", missing.__getitem__)
+    needs = r"exporter 'optimum' needs torch, diffusers, optimum; run: pip install .*\[optimum\]'"
+    with pytest.raises(ExportError, match=needs) as caught:
+        export_model(checkpoint("sd1"), tmp_path / "model", target="portable", exporter="optimum")
+    assert caught.value.argument == "exporter"
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.parametrize("size", [1, 2, 15, 16, 17, 1000, 65536, 65537, 3 * 65536 + 5])
 def test_random_weights_are_those_of_torch(size: int) -> None:
     """Up to rounding: 5e-7 of a standard deviation was measured. Shorter draws take another path than 16 values."""

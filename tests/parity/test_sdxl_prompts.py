@@ -206,8 +206,17 @@ def test_other_families_refuse_them_by_name(sdrt_folder: Folders, name: str) -> 
         ("xl-refiner", {"target_size": (8, 8)}, "target_size has no effect: this model takes an aesthetic"),
         ("xl-refiner", {"prompt_2": "a"}, "prompt_2 has no effect: .* has one text encoder"),
         ("xl", {"negative_prompt_2": "a"}, "negative_prompt_2 has no effect without negative_prompt"),
-        ("xl", {"negative_original_size": (8, 8)}, "has no effect without negative_original_size and"),
-        ("xl", {"negative_crops_coords_top_left": (8, 8)}, "has no effect without negative_original_size"),
+        (
+            "xl",
+            {"negative_original_size": (8, 8)},
+            "has no effect without negative_target_size; give it, or leave out negative_original_size",
+        ),
+        ("xl", {"negative_target_size": (8, 8)}, "has no effect without negative_original_size; give it"),
+        (
+            "xl",
+            {"negative_crops_coords_top_left": (8, 8)},
+            "has no effect without negative_original_size and negative_target_size; give both",
+        ),
         (
             "xl",
             {"negative_crops_coords_top_left": (8, 8), "image": given_image(64, 64), "strength": 0.9},

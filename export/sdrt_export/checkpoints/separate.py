@@ -33,6 +33,7 @@ _TEXT_PREFIXES = (
     "clip_g.transformer.",
     "",
 )
+_TEXT_FITS = "a text encoder of CLIP with the tensor names of A1111, transformers or OpenCLIP"
 _CONFIG = "config.json"
 _SMALL = 768
 
@@ -90,7 +91,7 @@ def open_text_encoders(paths: Sequence[Path], kind: Kind, configs: GivenConfigs)
         file = open_weights(path, "a text encoder")
         section = Section.of(file, _TEXT, _TEXT_PREFIXES)
         if section is None or not _is_clip(section):
-            raise _other(file, "a text encoder of CLIP", "text_encoders")
+            raise _other(file, _TEXT_FITS, "text_encoders")
         spec = _spec(kind, section)
         if spec.part in found:
             raise UnsupportedModelError.expected(

@@ -173,7 +173,9 @@ def open_single_file(
     configs = _configs(config, kind)
     texts = _texts(file, kind, sections, text_encoders, configs)
     denoiser = _denoiser(kind, unet, texts, configs)
-    prediction = predicted(kind, file.header, denoiser.config["in_channels"], prediction_type)
+    distilled = few_steps_scheduler(file.header.path.name, _title(file))
+    told = prediction_type or distilled.get("prediction_type")
+    prediction = predicted(kind, file.header, denoiser.config["in_channels"], told)
     _set_size(denoiser.config, kind, file, is_v=prediction == "v_prediction", given=configs.has(_UNET))
     parts = {**texts, _UNET: denoiser, _VAE: _vae(file, kind, sections, denoiser.config, vae, configs)}
     left_over = told_left_over(file, sections, parts, Notices(notify))
@@ -183,7 +185,7 @@ def open_single_file(
         revision=revision,
         kind=kind,
         parts=parts,
-        scheduler=_scheduler(file, kind, prediction, configs, by_name=prediction_type is None),
+        scheduler=_scheduler(file, kind, prediction, configs, distilled),
         configs=configs,
         left_over=left_over,
         title=_title(file),
@@ -204,18 +206,12 @@ def _title(file: MappedFile) -> str:
 
 
 def _scheduler(
-    file: MappedFile, kind: Kind, prediction: str, configs: GivenConfigs, *, by_name: bool
+    file: MappedFile, kind: Kind, prediction: str, configs: GivenConfigs, distilled: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The scheduler's config: the given one, else that of the kind.
-
-    With `by_name`, the name or title of a distilled model adds what that model needs.
-    """
+    """The scheduler's config: the given one, else that of the kind with the keys of a distilled model."""
     if given := configs.read("scheduler", "scheduler_config.json"):
         return given
-    own = scheduler_config(kind, file.header, prediction)
-    if by_name:
-        own |= few_steps_scheduler(file.header.path.name, _title(file))
-    return own
+    return {**scheduler_config(kind, file.header, prediction), **distilled, "prediction_type": prediction}
 
 
 def _unet_section(file: MappedFile) -> Section:

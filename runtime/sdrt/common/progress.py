@@ -24,6 +24,7 @@ STAGES = {
     "export": "exporting",
     "write": "writing",
     "check": "comparing with torch",
+    "compare": "comparing with float32",
     "calibrate": "making images to calibrate with",
     "done": "done",
 }

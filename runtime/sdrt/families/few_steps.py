@@ -91,7 +91,8 @@ FEW_STEPS: Sequence[FewSteps] = (
         title="SD-Turbo",
         pattern=r"\bsd turbo\b",
         num_inference_steps=1,
-        scheduler=_EULER,
+        # It is Stable Diffusion 2, whose files do not say it.
+        scheduler={**_EULER, "prediction_type": "epsilon"},
         source=f"{_HUB}/stabilityai/sd-turbo",
     ),
     FewSteps(

@@ -14,6 +14,8 @@ __all__ = ["DEFAULT_SCORE", "NEGATIVE_SCORE", "SizeConditions", "check_size_cond
 
 DEFAULT_SCORE, NEGATIVE_SCORE = 6.0, 2.5
 _NEGATIVE = ("negative_original_size", "negative_crops_coords_top_left", "negative_target_size")
+# Without one of these, text to image uses none of the three.
+_NEEDED = ("negative_original_size", "negative_target_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +64,10 @@ def check_size_conditions(request: FittedRequest) -> None:
         if given in (None, value):
             continue
         if request.completed.image is None:
+            needed = [size for size in _NEEDED if getattr(request, size) is None]
             raise RequestError.advised(
-                f"{name} has no effect without negative_original_size and negative_target_size",
-                f"give both, or leave out {name}",
+                f"{name} has no effect without {' and '.join(needed)}",
+                f"give {'both' if len(needed) > 1 else 'it'}, or leave out {name}",
                 joint="; ",
                 argument=name,
             )

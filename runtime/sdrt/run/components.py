@@ -139,6 +139,10 @@ class LoadedComponents:
         name = self._family.denoiser.component
         return self._graphs.get(name, lambda: self._make_denoiser(more), more)
 
+    def load_denoiser_ahead(self, more: MoreInputs = NO_MORE) -> None:
+        """Begin to load the denoiser in another thread, while this one does something else."""
+        self._graphs.load_ahead(self._family.denoiser.component, lambda: self._make_denoiser(more), more)
+
     def controlnet(self, spec: ControlNetSpec | T2IAdapterSpec) -> Component:
         """The graph of a ControlNet or T2I-Adapter."""
         return self._graphs.get(spec.component, lambda: self._make_controlnet(spec))

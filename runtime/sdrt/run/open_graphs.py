@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.placement import check_takes_masks
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
+from sdrt.run.ahead import Ahead
 
 __all__ = ["OpenGraphs"]
 
@@ -53,6 +55,8 @@ class _Kept:
         self.made: dict[_Key, tuple[Any, Any]] = {}
         # Graphs that were freed, but that a run still uses. Other runs use them too, so none is loaded twice.
         self.in_use: WeakValueDictionary[tuple[_Key, Any], Any] = WeakValueDictionary()
+        # What is loaded ahead of its first use, with what changes it.
+        self.ahead: dict[tuple[_Key, Any], Ahead] = {}
         self.opened: list[weakref.ref[Component]] = []
         self.lock = threading.Lock()
 
@@ -64,6 +68,7 @@ class _Kept:
             for used, one in self.in_use.items():
                 if not _is_of_images(used[0]):
                     made.in_use[used] = one
+            made.ahead = {used: one for used, one in self.ahead.items() if not _is_of_images(used[0])}
         made.opened = self.opened
         return made
 
@@ -124,11 +129,38 @@ class OpenGraphs:
                 self._make_room(name, inputs)
                 # Only now, because the line above may have freed it.
                 in_use = kept.in_use.get((key, changes))
-                made = load() if in_use is None else in_use
+                made = self._loaded(key, changes, load) if in_use is None else in_use
                 kept.made[key] = (changes, made)
                 kept.in_use[key, changes] = made
             wanted: T = kept.made[key][1]
             return wanted
+
+    def load_ahead(self, name: str, load: Callable[[], Any], inputs: MoreInputs = NO_MORE) -> None:
+        """Begin to `load` the component `name` in another thread, if no graph of it is in memory. `get` waits for it.
+
+        Only on the CPU: other providers load in a thread of their own, or not beside other work. With `low_vram`, two
+        components are never in memory together, and graphs that are tuned now take the disk one after another.
+        """
+        kept, key, config = self._kept, (name, inputs), self.config
+        if config.low_vram or config.tune or config.name != "cpu":
+            return
+        with held(kept.lock), suppress(RuntimeError):
+            keys = [*kept.made, *(used for used, _ in (*kept.in_use, *kept.ahead))]
+            if name not in (one for one, _ in keys):
+                kept.ahead[key, self._model.adaptation.key(name)] = Ahead(load)
+
+    def _loaded(self, key: _Key, changes: Any, load: Callable[[], Any]) -> Any:
+        """What was loaded ahead, else what `load` makes."""
+        ahead = self._kept.ahead.get((key, changes))
+        made = None if ahead is None else ahead.result()
+        self._drop_ahead(key[0])
+        return load() if made is None else made
+
+    def _drop_ahead(self, name: str) -> None:
+        """Forget what is loaded ahead of the component `name`."""
+        ahead = self._kept.ahead
+        for one in [used for used in ahead if used[0][0] == name]:
+            ahead.pop(one).give_up()
 
     def _make_room(self, name: str, wanted: MoreInputs) -> None:
         """Free what must not be in memory together with the component `name` with the further inputs `wanted`.
@@ -192,6 +224,8 @@ class OpenGraphs:
     def close(self) -> None:
         """Free every graph. Those that a run still uses are freed when it ends."""
         with self._kept.lock:
+            for one in {name for (name, _), _ in self._kept.ahead}:
+                self._drop_ahead(one)
             self._kept.made.clear()
         trim()
 

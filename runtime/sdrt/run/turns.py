@@ -47,6 +47,7 @@ class Turns:
     def encode(self) -> None:
         """Make the text embeddings of the model that begins. A refiner that begins makes them in `begin`."""
         if self._waiting is None or not self._waiting.begins_at_once:
+            self.job.components.load_denoiser_ahead(self.job.request.denoiser_inputs)
             self._conditioning = encode(self.job)
 
     def begin(self, prepared: Prepared) -> None:

@@ -58,6 +58,27 @@ def test_stable_diffusion_2_asks_what_it_predicts(files: dict[str, tuple[Path, M
         open_single_file(path, prediction_type="v")
 
 
+@pytest.mark.parametrize("given", [None, "epsilon", "v_prediction"])
+def test_sd_turbo_has_its_scheduler_and_says_what_it_predicts(
+    given: str | None, tmp_path: Path, files: dict[str, tuple[Path, Made]]
+) -> None:
+    path = tmp_path / "sd_turbo.safetensors"
+    path.symlink_to(files["sd2"][0])
+    found = open_single_file(path, prediction_type=given).scheduler_config()
+    assert (found["_class_name"], found["timestep_spacing"]) == ("EulerDiscreteScheduler", "trailing")
+    assert found["prediction_type"] == (given or "epsilon")
+
+
+def test_a_distilled_model_that_is_said_to_predict_v_keeps_its_scheduler(
+    tmp_path: Path, files: dict[str, tuple[Path, Made]]
+) -> None:
+    path = tmp_path / "sdxl_lightning_1step.safetensors"
+    path.symlink_to(files["sdxl"][0])
+    for given, expected in ((None, "sample"), ("epsilon", "epsilon"), ("v_prediction", "v_prediction")):
+        found = open_single_file(path, prediction_type=given).scheduler_config()
+        assert (found["prediction_type"], found["timestep_spacing"]) == (expected, "trailing")
+
+
 @pytest.mark.parametrize(
     ("metadata", "expected"),
     [

@@ -74,6 +74,10 @@ def test_a_file_that_is_no_vae_is_called_what_it_is(
         opened(files["sd1"][0], vae=lora)
     with pytest.raises(ModelNotFoundError, match="is a LoRA: expected a text encoder"):
         opened(files["sd1"][0], text_encoders=[lora])
+    other = tmp_path / "other.safetensors"
+    save_file({"model.text_model.final_layer_norm.weight": np.zeros(2, np.float32)}, other)
+    with pytest.raises(ModelNotFoundError, match="a text encoder of CLIP with the tensor names of A1111"):
+        opened(files["sd1"][0], text_encoders=[other])
     with pytest.raises(UnsupportedModelError, match="pickle"):
         opened(files["sd1"][0], vae=tmp_path / "vae.pt")
 

@@ -193,7 +193,7 @@ sizes = []
 for index in range(20):
     pipeline = StableDiffusionPipeline.from_pretrained("shapes", provider="cpu", threads=1)
     pipeline("a red circle", num_inference_steps=1, seed=0)
-    # What the C library keeps for later is no leak. It is up to 40 MB, depending on threads.
+    # What the C library keeps for later is no leak. It is up to 40 MB, depending on threads and their turns.
     getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
     sizes.append(own_bytes("self"))
 print(round(statistics.median(sizes[10:]) - statistics.median(sizes[:10])))
@@ -205,4 +205,4 @@ def test_twenty_pipelines_take_no_more_memory_than_ten() -> None:
     """With a cycle, each one added 70 MB, so the medians differed by 700."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 30e6
+    assert int(done.stdout) < 100e6

@@ -91,7 +91,8 @@ def test_threads_make_each_session_once(tiny_model: Path, monkeypatch: pytest.Mo
         thread.start()
     for thread in threads:
         thread.join()
-    assert [name for name in made if "hashes" not in name] == ["text_encoder", "unet", "vae_decoder"]
+    # The U-Net loads beside the text encoder.
+    assert sorted(name for name in made if "hashes" not in name) == ["text_encoder", "unet", "vae_decoder"]
     assert sum("checking" in message for message in made) <= 1
 
 
