@@ -13,7 +13,7 @@ import numpy as np
 from sdrt.common.notices import Notices
 from sdrt.errors import ExportError, SdrtError, UnsupportedModelError
 from sdrt.model_folder.graph_kind import STAGES_GRAPH
-from sdrt.model_folder.manifest import read_json
+from sdrt.model_folder.manifest import read_downloaded
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component as Session
 from sdrt.vae.stages import StagedVae
@@ -42,7 +42,7 @@ def refuse_other_kinds(checkpoint: Checkpoint) -> None:
         return
     family = checkpoint.family
     parts = (family.denoiser.component, family.vae.checkpoint)
-    denoiser, vae = (read_json(checkpoint.folder / part / "config.json") for part in parts)
+    denoiser, vae = (read_downloaded(checkpoint.folder / part / "config.json") for part in parts)
     task = family.task_of(denoiser, vae["latent_channels"])
     if task is not family.tasks[0]:
         raise UnsupportedModelError.advised(

@@ -10,7 +10,7 @@ from typing import Any
 from sdrt.common.messages import naming
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
 from sdrt.model_folder.folder import TAESD_DECODER, exists, expand
-from sdrt.model_folder.manifest import read_json
+from sdrt.model_folder.manifest import read_downloaded
 from sdrt_export.architectures.taesd import TaesdConfig, taesd_decoder
 from sdrt_export.checkpoints.defaults import completed
 from sdrt_export.checkpoints.folder import read_tensors
@@ -43,7 +43,7 @@ def load_taesd(source: str | Path, hub_options: Mapping[str, Any]) -> Piece:
             folder = hub.download_component(hub.check_id_of(source, "taesd", _FITS), **hub_options)
     if not (folder / "config.json").is_file():
         raise ModelNotFoundError.expected(f"--taesd {source} has no config.json", _FITS, argument="taesd")
-    config = read_json(folder / "config.json")
+    config = read_downloaded(folder / "config.json")
     found = config.get("_class_name")
     if found != TAESD.class_name:
         raise UnsupportedModelError.expected(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from sdrt.errors import (
 )
 from sdrt.images.metadata import read_metadata
 from tests.export.checkpoints.ldm_files import made
+from tests.export.damaged_checkpoints import edit
 from tests.export.direct import WEIGHTS, image
 from tests.safetensors_files import save_file
 
@@ -68,6 +71,36 @@ def test_what_goes_beside_a_checkpoint_is_refused_beside_other_models(
         image(checkpoint("sd1"), vae=5)
     with pytest.raises(RequestError, match="is a folder: open it with from_pretrained"):
         StableDiffusionPipeline.from_single_file(checkpoint("sd1"))
+
+
+@pytest.mark.parametrize("command", ["generate", "export"])
+@pytest.mark.parametrize("inside", [False, True], ids=["folder", "folder of a model"])
+@pytest.mark.parametrize(
+    ("key", "value"), [("scaling_factor", None), ("shift_factor", 0.1)], ids=["no factor", "a shift"]
+)
+def test_what_is_wrong_with_the_config_of_a_vae_folder_names_its_file(
+    key: str, value: Any, inside: bool, command: str, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    given = tmp_path / "given"
+    folder = given / "vae" if inside else given
+    shutil.copytree(checkpoint("sd1") / "vae", folder)
+    edit(folder / "config.json", **{key: value})
+    more = ["x", "--steps", "1", "-m"] if command == "generate" else []
+    output = ["--vae", str(given), "-o", str(tmp_path / "out.png")]
+    result = CliRunner().invoke(main, [command, *more, str(checkpoint("sd1")), *output])
+    assert result.exit_code == 3
+    assert f"error: {folder / 'config.json'}: {key} " in result.stderr
+
+
+def test_the_config_of_a_vae_folder_beside_a_single_file_is_named(
+    single: Path, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(checkpoint("sd1") / "vae", tmp_path / "given"))
+    edit(folder / "config.json", scaling_factor=0)
+    with pytest.raises(
+        IntegrityError, match=rf"^{re.escape(str(folder / 'config.json'))}: scaling_factor is 0"
+    ):
+        image(single, vae=folder)
 
 
 @pytest.mark.parametrize(

@@ -121,10 +121,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], type[SdrtError], list[str]]] = {
     ),
     "truncated": (_truncate, IntegrityError, ["diffusion_pytorch_model.safetensors", "download it again"]),
     "zeroed": (_zero, IntegrityError, ["diffusion_pytorch_model.safetensors", "download it again"]),
+    "an index that is cut off": (
+        lambda f: (f / "model_index.json").write_text("{"),
+        IntegrityError,
+        ["model_index.json is not JSON", ": download"],
+    ),
     "no JSON": (
         lambda f: (f / "unet" / "config.json").write_text("{"),
         IntegrityError,
-        ["unet", "config.json", "JSON"],
+        ["unet", "config.json", "JSON", ": download it again"],
     ),
     # Both libraries only log this, and go on with random numbers.
     "text encoder lacks a weight": (

@@ -11,7 +11,7 @@ from sdrt.common.messages import brief
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
 from sdrt.model_folder.checker import FEATURE_EXTRACTOR, PREPROCESSOR, SAFETY_CHECKER
 from sdrt.model_folder.index import class_of
-from sdrt.model_folder.manifest import read_json
+from sdrt.model_folder.manifest import read_downloaded
 from sdrt_export.checkpoints.weight_files import Weights, find_weights
 
 if TYPE_CHECKING:
@@ -66,4 +66,4 @@ def find_checker(folder: Path, index: Mapping[str, Any]) -> Checker | None:
         if any(part.glob("*.safetensors")):
             raise
         return Checker(preprocessor={}, problem=f"cannot be read: {error}")
-    return Checker(weights=weights, preprocessor=read_json(preprocessor, FEATURE_EXTRACTOR))
+    return Checker(weights=weights, preprocessor=read_downloaded(preprocessor, FEATURE_EXTRACTOR))

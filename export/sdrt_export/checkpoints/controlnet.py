@@ -12,7 +12,7 @@ from typing import Any
 
 from sdrt.common.file_kind import kind_of
 from sdrt.errors import IntegrityError, ModelNotFoundError, UnsupportedModelError
-from sdrt.model_folder.manifest import read_json, readable
+from sdrt.model_folder.manifest import read_downloaded, readable
 from sdrt.model_folder.model import CONTROLNET
 from sdrt_export.architectures.controlnet_config import ControlNetConfig, residual_channels
 from sdrt_export.architectures.t2i_adapter import T2IAdapterConfig
@@ -125,7 +125,7 @@ def _folder(folder: Path) -> Part:
         raise ModelNotFoundError.expected(
             f"controlnet is {str(folder)!r}, which has no {_CONFIG}", FITS, argument=CONTROLNET, path=folder
         )
-    config: Config = read_json(folder / _CONFIG, CONTROLNET)
+    config: Config = read_downloaded(folder / _CONFIG, CONTROLNET)
     if (found := class_of_config(config)) and not ("Control" in found or "Adapter" in found):
         raise ModelNotFoundError.expected(f"{folder} has a {found}", FITS, argument=CONTROLNET, path=folder)
     is_adapter = found == T2I_ADAPTER or (not found and "adapter_type" in config)

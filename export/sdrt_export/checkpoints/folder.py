@@ -20,7 +20,7 @@ from sdrt.families.capabilities import default_size, sample_size
 from sdrt.model_folder.contents import GRAPH
 from sdrt.model_folder.folder_kind import refusal_of_folder
 from sdrt.model_folder.index import INDEX_NAME, check_checkpoint_index
-from sdrt.model_folder.manifest import read_json, readable
+from sdrt.model_folder.manifest import read_downloaded, readable
 from sdrt.vae.latent_scale import LatentScale
 from sdrt_export.checkpoints.checker import Checker, find_checker
 from sdrt_export.checkpoints.defaults import DEFAULTS, completed
@@ -102,7 +102,7 @@ class FolderCheckpoint:
 
     def index(self) -> dict[str, Any]:
         """See :class:`Checkpoint`."""
-        return read_json(self.folder / INDEX_NAME)
+        return read_downloaded(self.folder / INDEX_NAME)
 
     def names(self) -> tuple[str, ...]:
         """See :class:`Checkpoint`."""
@@ -183,7 +183,7 @@ def _open_folder(
         _read_config(folder / part / "config.json")
         weights[part] = find_weights(folder / part, component.library)
     wanted = safety_checker and family.checks_images
-    checker = find_checker(folder, read_json(folder / INDEX_NAME)) if wanted else None
+    checker = find_checker(folder, read_downloaded(folder / INDEX_NAME)) if wanted else None
     if checker is not None and checker.weights is not None:
         weights[SAFETY_CHECKER.checkpoint] = checker.weights
     _check_scheduler(folder / "scheduler" / "scheduler_config.json")
@@ -246,7 +246,7 @@ def _task(folder: Path, family: Family) -> Task:
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelNotFoundError(f"{path} is missing: the download may be incomplete", path=path)
-    return read_json(path)
+    return read_downloaded(path)
 
 
 def _check_tokenizer(folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sdrt.common.file_kind import PICKLES, kind_of
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
-from sdrt.model_folder.manifest import read_json
+from sdrt.model_folder.manifest import read_downloaded
 from sdrt_export.checkpoints.config_errors import naming_config
 from sdrt_export.checkpoints.derived.shapes import Shapes
 from sdrt_export.checkpoints.parts import Part, class_of_config
@@ -53,7 +53,7 @@ def _of_folder(folder: Path) -> Part:
             argument="image_encoder",
             path=folder.parent,
         )
-    config = read_json(folder / _CONFIG, IMAGE_ENCODER.name)
+    config = read_downloaded(folder / _CONFIG, IMAGE_ENCODER.name)
     if (found := class_of_config(config)) and ("CLIP" not in found or "Text" in found):
         raise ModelNotFoundError.expected(
             f"{folder} has a {found}", _FITS, argument="image_encoder", path=folder

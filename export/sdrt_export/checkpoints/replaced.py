@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from sdrt.common.messages import naming
 from sdrt.families import Family
 from sdrt_export.checkpoints.checker import Checker
 from sdrt_export.checkpoints.checkpoint import Checkpoint
+from sdrt_export.checkpoints.config_errors import naming_config
 from sdrt_export.checkpoints.parts import Part
 from sdrt_export.checkpoints.separate import open_vae_file
 from sdrt_export.tensors.array import Array
@@ -70,7 +71,9 @@ class _Replaced:
         return self.by.place if part == self.part else self.checkpoint.place(part)
 
     def errors_of(self, part: str) -> AbstractContextManager[None]:
-        return nullcontext() if part == self.part else self.checkpoint.errors_of(part)
+        if part == self.part:
+            return naming_config(Path(self.by.place), part)
+        return self.checkpoint.errors_of(part)
 
     def scheduler_config(self) -> dict[str, Any]:
         return self.checkpoint.scheduler_config()

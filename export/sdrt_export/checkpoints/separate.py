@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sdrt.common.file_kind import PICKLES, kind_of
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
-from sdrt.model_folder.manifest import read_json
+from sdrt.model_folder.manifest import read_downloaded
 from sdrt_export.checkpoints.defaults import completed
 from sdrt_export.checkpoints.derived.clip import is_open_clip, projection_of
 from sdrt_export.checkpoints.folder import read_tensors
@@ -69,7 +69,7 @@ def _vae_folder(folder: Path, given: Config) -> Part:
             argument="vae",
             path=folder,
         )
-    config = read_json(folder / _CONFIG, _VAE)
+    config = read_downloaded(folder / _CONFIG, _VAE)
     if config.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
         raise UnsupportedModelError.expected(
             f"{folder / _CONFIG}: _class_name is {config['_class_name']!r}", "AutoencoderKL", path=folder

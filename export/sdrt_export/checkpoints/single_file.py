@@ -18,6 +18,7 @@ from sdrt.families import Family, family_of
 from sdrt.families.capabilities import whole
 from sdrt.families.few_steps import few_steps_scheduler
 from sdrt_export.checkpoints.clip_vocabulary import VOCABULARY, clip_tokenizer
+from sdrt_export.checkpoints.config_errors import naming_config
 from sdrt_export.checkpoints.defaults import completed
 from sdrt_export.checkpoints.derived.shapes import CONFIG_REMEDY
 from sdrt_export.checkpoints.derived.unet import derived_unet
@@ -85,8 +86,9 @@ class SingleFile:
         return self.parts[part].place
 
     def errors_of(self, part: str) -> AbstractContextManager[None]:
-        """See `Checkpoint`."""
-        return self.configs.errors_of(part)
+        """See `Checkpoint`. A part in a folder of its own has its own config."""
+        place = Path(self.parts[part].place)
+        return naming_config(place, part) if place.is_dir() else self.configs.errors_of(part)
 
     def scheduler_config(self) -> Config:
         """See `Checkpoint`."""

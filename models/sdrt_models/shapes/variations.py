@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["in_other_colours", "moved", "repainted"]
+__all__ = ["faded", "in_other_colours", "moved", "repainted"]
 
 _MOVED, _STRETCHED, _TURNED = 0.2, 0.12, 0.15
+_FADED = (-0.4, 0.6)
 
 
 def in_other_colours(pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -21,6 +22,13 @@ def repainted(pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     orders = np.stack([np.eye(3)[rng.permutation(3)] for _ in range(len(pixels))])
     mixes = rng.dirichlet((0.5, 0.5, 0.5), (len(pixels), 3))
     return _mixed(pixels, np.where(rng.random((len(pixels), 1, 1)) < 0.5, orders, mixes))
+
+
+def faded(pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """The images, most of them with paler colours: each channel has a share of the same one. Grays stay as they are."""
+    share = np.maximum(rng.uniform(*_FADED, len(pixels)), 0)[:, None, None]
+    same = np.eye(3)[rng.integers(3, size=len(pixels))][:, None, :]
+    return _mixed(pixels, (1 - share) * np.eye(3) + share * same)
 
 
 def _mixed(pixels: torch.Tensor, mixes: np.ndarray) -> torch.Tensor:

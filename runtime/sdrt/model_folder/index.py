@@ -9,11 +9,13 @@ from typing import Any
 from sdrt.common.messages import brief
 from sdrt.errors import UnsupportedModelError
 from sdrt.families import FAMILIES, Family, IndexEntry, family_of
-from sdrt.model_folder.manifest import read_json
+from sdrt.model_folder.manifest import read_downloaded, read_json
 
 __all__ = ["INDEX_NAME", "check_checkpoint_index", "check_index", "class_of", "known_family"]
 
 INDEX_NAME = "model_index.json"
+# Of a folder that may be a checkpoint or an exported model.
+_AGAIN = "download or export the model again"
 _LIBRARIES = frozenset({"diffusers", "transformers", "optimum", "onnxruntime", "sdrt"})
 
 
@@ -54,7 +56,7 @@ def check_checkpoint_index(folder: Path) -> Family:
         UnsupportedModelError: it names a class that sdrt cannot export.
     """
     path = folder / INDEX_NAME
-    index = read_json(path)
+    index = read_downloaded(path)
     family = family_of(index)
     if family is None or index["_class_name"] not in family.checkpoint_classes:
         raise _unknown_pipeline(path, index, [row.checkpoint_classes for row in FAMILIES])
@@ -73,7 +75,7 @@ def check_checkpoint_index(folder: Path) -> Family:
 def known_family(folder: Path) -> Family | None:
     """Return the family that a folder's index names, or None without an index or for an unknown class."""
     path = folder / INDEX_NAME
-    return family_of(read_json(path)) if path.is_file() else None
+    return family_of(read_json(path, remedy=_AGAIN)) if path.is_file() else None
 
 
 def class_of(entry: object) -> str | None:

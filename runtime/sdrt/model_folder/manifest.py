@@ -30,6 +30,7 @@ __all__ = [
     "component_of",
     "damaged",
     "missing",
+    "read_downloaded",
     "read_json",
     "readable",
     "unreadable",
@@ -41,6 +42,7 @@ _MOST_JSON = (
     32 << 20
 )  # the largest are tokenizers' files, of a few megabytes; Python takes 20 times as much memory
 _AGAIN = "copy or export the model again"
+_EXPORT = "export the model again"
 _WHOLE = "copy the whole model folder, or export it again"
 
 
@@ -59,15 +61,15 @@ def component_of(name: str) -> str | None:
     return folder if slash else None
 
 
-def damaged(
-    path: Path, problem: str, remedy: str = "export the model again", component: str | None = None
-) -> IntegrityError:
+def damaged(path: Path, problem: str, remedy: str = _EXPORT, component: str | None = None) -> IntegrityError:
     """Return the error for a file that is not as the export wrote it."""
     return IntegrityError.advised(problem, remedy, path=path, component=component)
 
 
-def read_json(path: Path, component: str | None = None) -> dict[str, Any]:
+def read_json(path: Path, component: str | None = None, *, remedy: str = _EXPORT) -> dict[str, Any]:
     """Read the JSON object in the file `path`, which errors say belongs to `component`.
+
+    `remedy` is what errors advise if its content is damaged.
 
     Raises:
         IntegrityError: the file is missing, unreadable or holds something else.
@@ -77,20 +79,25 @@ def read_json(path: Path, component: str | None = None) -> dict[str, Any]:
             raise damaged(path, f"{path} is not a file", _WHOLE, component)
         if (size := path.stat().st_size) > _MOST_JSON:
             problem = f"{path} has {size} bytes, expected at most {_MOST_JSON}"
-            raise damaged(path, problem, component=component)
+            raise damaged(path, problem, remedy, component)
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise missing(path, component) from None
     except (ValueError, RecursionError) as error:
         # ValueError means: not UTF-8, not JSON, or a number with more digits than Python reads.
-        raise damaged(path, f"{path} is not JSON ({error})", component=component) from None
+        raise damaged(path, f"{path} is not JSON ({error})", remedy, component) from None
     except OSError as error:
         raise unreadable(path, error) from None
     if not isinstance(value, dict):
         raise damaged(
-            path, f"{path} holds a JSON {type(value).__name__}, expected an object", component=component
+            path, f"{path} holds a JSON {type(value).__name__}, expected an object", remedy, component
         )
     return value
+
+
+def read_downloaded(path: Path, component: str | None = None) -> dict[str, Any]:
+    """The same as `read_json`, for a file of a checkpoint, which no export makes again."""
+    return read_json(path, component, remedy="download it again")
 
 
 @contextmanager

@@ -28,6 +28,7 @@ _MEANINGS = {
     **dict.fromkeys(("start", "stop", "step"), " (a part of the steps)"),
     "dyn": " (a smaller rank)",
 }
+_FORMS = "FILE, FILE:WEIGHT or FILE:TEXT:UNET, the weights in the text encoders and in the U-Net"
 _EXPECTED = "a path, or a path and a weight such as style.safetensors:0.8"
 
 
@@ -56,6 +57,8 @@ def parse_lora(text: str) -> LoraFile:
         path, weights = before, [number, *weights]
     if not path.strip() or "\0" in path:
         raise wrong_value("lora", text, _EXPECTED)
+    if _number(path.rpartition(":")[2]) is not None and ":" in path:
+        raise refused("lora", f"{brief(text)} has more than two weights", _FORMS)
     if wrong := [one for one in weights if not abs(one) <= MOST_WEIGHT]:
         raise refused("lora", f"{brief(text)} has the weight {wrong[0]:g}", _RANGE)
     weights = weights or [1.0]

@@ -21,6 +21,8 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 # CLIP's tokenizers read no merges past 49152 tokens, less the bytes and the two special ones. The first line is a
 # title.
 _MERGES = slice(1, 49152 - 256 - 2 + 1)
+# The files may be a checkpoint's or an exported model's.
+_AGAIN = "download or export the model again"
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 _DEFAULT_SPECIAL = {
     "bos_token": "<|startoftext|>",
@@ -61,7 +63,7 @@ def configured(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
-    return read_json(path, path.parent.name) if path.exists() else {}
+    return read_json(path, path.parent.name, remedy=_AGAIN) if path.exists() else {}
 
 
 def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
@@ -87,7 +89,7 @@ def load_bpe(
     if not path.exists() or (prefers_vocabulary and not _lacking(folder)):
         _require_vocabulary(folder)
         return _build(folder, config, special)
-    read_json(path, path.parent.name)
+    read_json(path, path.parent.name, remedy=_AGAIN)
     with _translated(path):
         bpe = tokenizers.Tokenizer.from_file(str(path))
     # The file may ask for both, but `Tokenizer` pads and truncates itself, so that it can report truncation.
@@ -219,7 +221,7 @@ def _older_table(folder: Path) -> dict[str, Any]:
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
-    vocabulary = read_json(path, path.parent.name)
+    vocabulary = read_json(path, path.parent.name, remedy=_AGAIN)
     if not vocabulary or not all(type(i) is int and 0 <= i < 2**31 for i in vocabulary.values()):
         raise damaged(
             path,

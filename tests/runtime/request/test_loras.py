@@ -20,7 +20,6 @@ from sdrt.request.loras import lora_tags, parse_lora
         ("C:\\loras\\a.safetensors", "C:\\loras\\a.safetensors", (1, 1)),
         ("C:\\loras\\a.safetensors:0", "C:\\loras\\a.safetensors", (0, 0)),
         ("a:b", "a:b", (1, 1)),
-        ("a:1:2:3", "a:1", (2, 3)),
         ("8", "8", (1, 1)),
     ],
 )
@@ -42,6 +41,15 @@ def test_one_file_or_several() -> None:
 )
 def test_other_values_are_refused(lora: Any) -> None:
     with pytest.raises(RequestError, match=r"^lora "):
+        Request(prompt="x", lora=lora)
+
+
+@pytest.mark.parametrize(
+    "lora", ["a:1:2:3", "owner/name:a.safetensors:0.5:1:1:1", "C:\\a.safetensors:1:1:nan"]
+)
+def test_more_than_two_weights_are_refused_with_the_forms(lora: str) -> None:
+    forms = "expected FILE, FILE:WEIGHT or FILE:TEXT:UNET"
+    with pytest.raises(RequestError, match=rf"^lora .* has more than two weights: {forms}"):
         Request(prompt="x", lora=lora)
 
 

@@ -102,6 +102,16 @@ def test_damaged_files_are_named(model_copy: Path, name: str, text: str | None) 
         Tokenizer(folder, max_positions=77)
 
 
+def test_a_damaged_file_may_be_of_a_checkpoint_or_of_an_export(model_copy: Path) -> None:
+    folder = model_copy / "tokenizer"
+    (folder / "tokenizer.json").unlink(missing_ok=True)
+    (folder / "vocab.json").write_text("{")
+    with pytest.raises(
+        IntegrityError, match=r"vocab\.json is not JSON .*: download or export the model again$"
+    ):
+        Tokenizer(folder, max_positions=77)
+
+
 def test_a_damaged_tokenizer_json_is_named(model_copy: Path) -> None:
     for text in ("{", "{}", '{"model": {"type": "WordPiece"}}'):
         (model_copy / "tokenizer" / "tokenizer.json").write_text(text)
