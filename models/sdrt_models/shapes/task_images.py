@@ -99,7 +99,11 @@ def _controlnet(pipeline: StableDiffusionPipeline) -> Image.Image:
 
 
 def _image_prompt(pipeline: StableDiffusionPipeline) -> Image.Image:
-    prompts = ("a large red heart on a white background", "a striped cyan triangle on a black background")
+    prompts = (
+        "a large cyan triangle on a black background",
+        "a dotted orange hexagon on a gray background",
+        "a large striped purple ring on a white background",
+    )
     shown = [_one(pipeline, prompt, seed=1) for prompt in prompts]
     with StableDiffusionPipeline.from_pretrained(
         "shapes", provider="cpu", ip_adapter=sdrt_models.adapter("likeness")
