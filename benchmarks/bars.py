@@ -136,6 +136,9 @@ START = (
     Bar(what="own memory", figure="own_bytes", kind="share", limit=0.35, peers=("0.1.0",)),
 )
 """The goals of a tuned model, against 0.1.0."""
+_ACCELERATED = {20: {"balanced": 1.9, "fast": 2.8}, 50: {"balanced": 2.8, "fast": 4.0}}
+"""How much sooner a whole image is there with fewer calls, against 0.1.0, by the number of steps."""
+_WHOLE = 512
 CONTROL = Bar(
     what="a step with a ControlNet",
     figure="step",
@@ -180,9 +183,19 @@ def judge_direct(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     return [_judge(DIRECT, name, turns) for name in ("folder", "single")]
 
 
-def judge_start(turns: Sequence[Turn]) -> list[dict[str, Any]]:
-    """The goals of a tuned exported folder, as `judge` gives them."""
-    return [_judge(bar, "exported-tuned", turns) for bar in START]
+def judge_start(turns: Sequence[Turn], *, whole: tuple[int, int] | None = None) -> list[dict[str, Any]]:
+    """The goals of a tuned exported folder, as `judge` gives them.
+
+    `whole` is the side and the steps of a whole image, which has goals with fewer calls at 512x512.
+    """
+    found = [_judge(bar, "exported-tuned", turns) for bar in START]
+    side, steps = whole or (0, 0)
+    for name, limit in _ACCELERATED.get(steps, {}).items() if side == _WHOLE else ():
+        bar = Bar(
+            what=f"time of {steps} steps", figure="seconds", kind="faster", limit=limit, peers=("0.1.0",)
+        )
+        found.append(_judge(bar, name, turns))
+    return found
 
 
 def judge_lora(turns: Sequence[Turn]) -> list[dict[str, Any]]:

@@ -5,7 +5,8 @@
 All start from the same random weights. A turn is one `sdrt generate` of one image on the CPU. The systems are 0.1.0's
 exported folder with 0.1.0, and with this checkout the exported folder (float32) and one file in float16, both untuned
 and tuned (`sdrt tune`). Time and memory are those of the whole process. A small image with one step shows the time to
-load; for the memory of a whole image, use `--side 512`. With `--until first-step`, a turn is a program that opens the
+load. For a whole image, use `--side 512 --steps 20` and `--systems 0.1.0,exported-tuned,balanced,fast`; the last two
+are tuned, and run with `--accelerate`. With `--until first-step`, a turn is a program that opens the
 model and ends after the first step, so nothing of it is the VAE's. Such a turn of diffusers, with the checkpoint that
 the folders were made from, is in `--systems 0.1.0,exported-tuned,diffusers`. Before each turn, the files are in the
 page cache, and Python has compiled the modules. Every round begins with another system; ratios are taken within a
@@ -34,8 +35,10 @@ __all__ = ["SYSTEMS", "compare", "main", "table"]
 
 EXPORTED, SINGLE, TUNED, SINGLE_TUNED = "exported", "single", "exported-tuned", "single-tuned"
 DIFFUSERS = "diffusers"
-SYSTEMS = (RELEASED, EXPORTED, TUNED, SINGLE, SINGLE_TUNED, DIFFUSERS)
-_DEFAULT = SYSTEMS[:-1]
+ACCELERATED = ("balanced", "fast")
+_DEFAULT = (RELEASED, EXPORTED, TUNED, SINGLE, SINGLE_TUNED)
+SYSTEMS = (*_DEFAULT, *ACCELERATED, DIFFUSERS)
+_UNTUNED = "--no-tune"
 _SCRIPT = Path(__file__).with_name("one_image.py")
 FIGURES = {
     "cpu_seconds": "CPU time",
@@ -87,10 +90,11 @@ def _system(name: str, work: Path, log: Path, options: Any) -> _System:
         model = make(
             "sdrt", work, log, device="cpu", architecture=options.architecture, python=sys.executable
         )
-    if name not in (TUNED, SINGLE_TUNED):
-        return _System(model=model, environment=here, options=("--no-tune",), files=_files(model))
+    if name in (EXPORTED, SINGLE):
+        return _System(model=model, environment=here, options=(_UNTUNED,), files=_files(model))
     run([here.python, "-m", "sdrt", "tune", "-m", model], log, environment=here.variables)
-    return _System(model=model, environment=here, options=(), files=_files(work / "cache" / "compiled"))
+    faster = ("--accelerate", name) if name in ACCELERATED else ()
+    return _System(model=model, environment=here, options=faster, files=_files(work / "cache" / "compiled"))
 
 
 def _released(work: Path, log: Path, options: Any) -> _System:
@@ -124,7 +128,7 @@ def _by_script(name: str, options: Any) -> bool:
 
 
 def _script(name: str, system: _System, options: Any) -> list[str | Path]:
-    kind = name if name == DIFFUSERS else "sdrt-untuned" if system.options else "sdrt"
+    kind = name if name == DIFFUSERS else "sdrt-untuned" if _UNTUNED in system.options else "sdrt"
     return [_SCRIPT, kind, system.model, str(options.side), str(options.steps), options.until]
 
 
@@ -149,7 +153,7 @@ def _record(
         "turns": list(turns),
         "systems": in_turn.spreads(turns, tuple(FIGURES)),
         f"ratios_to_{first}": in_turn.ratios(turns, tuple(FIGURES), first),
-        "bars": judge_start(turns),
+        "bars": judge_start(turns, whole=(options.side, options.steps) if options.until == IMAGE else None),
         "device": device(),
     }
 
@@ -168,7 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--architecture", default="sd15", help="default: sd15")
-    parser.add_argument("--systems", default=",".join(_DEFAULT), help="default: %(default)s; also: diffusers")
+    parser.add_argument(
+        "--systems", default=",".join(_DEFAULT), help="default: %(default)s; also: balanced, fast, diffusers"
+    )
     parser.add_argument(
         "--until", choices=(IMAGE, FIRST_STEP), default=IMAGE, help="what ends a turn; default: %(default)s"
     )

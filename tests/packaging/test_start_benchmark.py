@@ -58,3 +58,13 @@ def test_the_goals_are_ratios_to_0_1_0(seconds: float, own: float, verdicts: lis
         start.TUNED: {"seconds": seconds, "own_bytes": own},
     }
     assert [bar["verdict"] for bar in judge_start([turn, turn])] == verdicts
+
+
+@pytest.mark.parametrize(
+    ("whole", "limits"), [((512, 20), [1.9, 2.8]), ((512, 50), [2.8, 4.0]), ((64, 20), []), (None, [])]
+)
+def test_fewer_calls_have_goals_for_whole_images(whole: tuple[int, int] | None, limits: list[float]) -> None:
+    turn = {name: {"seconds": 10.0, "own_bytes": 1.0} for name in (start.RELEASED, *start.ACCELERATED)}
+    found = [bar for bar in judge_start([turn], whole=whole) if bar["system"] in start.ACCELERATED]
+    assert [bar["wanted"] for bar in found] == [f"at least {limit:g}x as fast as 0.1.0" for limit in limits]
+    assert {bar["verdict"] for bar in found} <= {"NOT met"}
