@@ -152,8 +152,12 @@ class OpenGraphs:
     def _loaded(self, key: _Key, changes: Any, load: Callable[[], Any]) -> Any:
         """What was loaded ahead, else what `load` makes."""
         ahead = self._kept.ahead.get((key, changes))
-        made = None if ahead is None else ahead.result()
-        self._drop_ahead(key[0])
+        if ahead is None:
+            self._drop_ahead(key[0])
+            return load()
+        made = ahead.result()
+        # It is not given up: the graphs of other IP-Adapters may have it too.
+        del self._kept.ahead[key, changes]
         return load() if made is None else made
 
     def _drop_ahead(self, name: str) -> None:
