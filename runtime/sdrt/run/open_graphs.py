@@ -138,8 +138,8 @@ class OpenGraphs:
     def load_ahead(self, name: str, load: Callable[[], Any], inputs: MoreInputs = NO_MORE) -> None:
         """Begin to `load` the component `name` in another thread, if no graph of it is in memory. `get` waits for it.
 
-        Only on the CPU: other providers load in a thread of their own, or not beside other work. With `low_vram`, two
-        components are never in memory together, and graphs that are tuned now take the disk one after another.
+        This is done on the CPU only: other providers load in a thread of their own, or not beside other work. It is not
+        done with `low_vram`, which keeps one component in memory, nor while graphs are tuned, one after another.
         """
         kept, key, config = self._kept, (name, inputs), self.config
         if config.low_vram or config.tune or config.name != "cpu":
