@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from sdrt.common.cancelling import INTERVAL, cancellable, cancelling, stop_if_cancelled
@@ -21,12 +21,12 @@ class Ahead:
     """
 
     def __init__(self, work: Callable[[], Any]) -> None:
-        self._given_up = threading.Event()
+        self._done, self._given_up = threading.Event(), threading.Event()
+        self._process = os.getpid()
         self._made: Any = None
         self._messages: list[Callable[[], None]] = []
         # A daemon, because the end of the program stops the work.
-        self._thread = threading.Thread(target=self._run, args=(work,), name="sdrt-ahead", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, args=(work,), name="sdrt-ahead", daemon=True).start()
 
     def result(self) -> Any:
         """Wait for what `work` returned, and tell its messages.
@@ -36,9 +36,7 @@ class Ahead:
 
         Raises `RunCancelledError` if this thread's run is cancelled meanwhile.
         """
-        # A forked process has no such thread, and Python knows that it is not alive there.
-        while self._thread.is_alive():
-            self._thread.join(INTERVAL if cancellable() else 0.2)
+        while not self._ended(INTERVAL if cancellable() else 0.2):
             stop_if_cancelled()
         while self._messages:
             self._messages.pop(0)()
@@ -47,17 +45,20 @@ class Ahead:
     def give_up(self) -> None:
         """Stop the work, and wait until it has ended."""
         self._given_up.set()
-        while self._thread.is_alive():
-            # On Windows, Ctrl-C does not interrupt a wait without a timeout.
-            self._thread.join(0.2)
+        # On Windows, Ctrl-C does not interrupt a wait without a timeout.
+        while not self._ended(0.2):
+            pass
         self._made = None
 
+    def _ended(self, seconds: float) -> bool:
+        """Wait at most this long for the thread's end. A forked process does not have the thread."""
+        return self._done.wait(seconds) or os.getpid() != self._process
+
     def _run(self, work: Callable[[], Any]) -> None:
-        # What fails here fails again for the caller: see `result`.
-        with (
-            suppress(BaseException),
-            cancelling(self._given_up.is_set),
-            told_later() as self._messages,
-            at_work(),
-        ):
-            self._made = work()
+        try:
+            with cancelling(self._given_up.is_set), told_later() as self._messages, at_work():
+                self._made = work()
+        except BaseException:  # It fails again for the caller: see `result`.
+            self._made = None
+        finally:
+            self._done.set()

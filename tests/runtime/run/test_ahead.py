@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -217,3 +218,14 @@ assert not status, f"the child ended with {status}"
 def test_a_forked_process_does_not_wait_for_a_thread_that_it_has_not() -> None:
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to every process of a console")
+def test_after_ctrl_c_the_next_call_takes_what_the_interrupted_one_began() -> None:
+    go_on = threading.Event()
+    ahead = Ahead(lambda: go_on.wait(60))
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        ahead.result()
+    go_on.set()
+    assert ahead.result() is True
