@@ -224,8 +224,12 @@ def test_a_forked_process_does_not_wait_for_a_thread_that_it_has_not() -> None:
 def test_after_ctrl_c_the_next_call_takes_what_the_interrupted_one_began() -> None:
     go_on = threading.Event()
     ahead = Ahead(lambda: go_on.wait(60))
-    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
+
+    def interrupted() -> None:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
         ahead.result()
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     go_on.set()
     assert ahead.result() is True
