@@ -1,4 +1,4 @@
-"""This command compares how soon the first image is there, and how much memory it takes: tuned, untuned and in 0.1.0.
+"""This command compares how soon the first image is there, and how much memory it takes: tuned, untuned, in 0.1.0.
 
     python -m benchmarks start [--work DIR] [--rounds 3] [--until first-step] [--side 64] [--steps 1]
 
@@ -6,11 +6,10 @@ All start from the same random weights. A turn is one `sdrt generate` of one ima
 exported folder with 0.1.0, and with this checkout the exported folder (float32) and one file in float16, both untuned
 and tuned (`sdrt tune`). Time and memory are those of the whole process. A small image with one step shows the time to
 load. For a whole image, use `--side 512 --steps 20` and `--systems 0.1.0,exported-tuned,balanced,fast`; the last two
-are tuned, and run with `--accelerate`. With `--until first-step`, a turn is a program that opens the
-model and ends after the first step, so nothing of it is the VAE's. Such a turn of diffusers, with the checkpoint that
-the folders were made from, is in `--systems 0.1.0,exported-tuned,diffusers`. Before each turn, the files are in the
-page cache, and Python has compiled the modules. Every round begins with another system; ratios are taken within a
-round.
+are tuned, and run with `--accelerate`. With `--until first-step`, a turn is a program that opens the model and ends
+after the first step, so the VAE has no part in it. `--systems 0.1.0,exported-tuned,diffusers` adds diffusers, which
+loads the checkpoint that the folders were made from, always in a program. Before each turn, the files are in the page
+cache, and Python has compiled the modules. Every round begins with another system; ratios are taken within a round.
 """
 
 from __future__ import annotations
@@ -186,4 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.systems.split(",") if name not in SYSTEMS]:
         raise SystemExit(f"unknown system {unknown[0]!r}: choose from {', '.join(SYSTEMS)}")
+    if options.until == FIRST_STEP and (
+        whole := [one for one in options.systems.split(",") if one in ACCELERATED]
+    ):
+        raise SystemExit(f"{whole[0]} leaves out later steps only: measure it with --until {IMAGE}")
     conclude(options, lambda work: compare(work, options), table)

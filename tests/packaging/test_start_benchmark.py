@@ -68,3 +68,15 @@ def test_fewer_calls_have_goals_for_whole_images(whole: tuple[int, int] | None, 
     found = [bar for bar in judge_start([turn], whole=whole) if bar["system"] in start.ACCELERATED]
     assert [bar["wanted"] for bar in found] == [f"at least {limit:g}x as fast as 0.1.0" for limit in limits]
     assert {bar["verdict"] for bar in found} <= {"NOT met"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--systems", "tuned"), "unknown system 'tuned': choose from 0.1.0, "),
+        (("--systems", "exported,fast", "--until", FIRST_STEP), "fast leaves out later steps only: "),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(arguments: tuple[str, ...], told: str) -> None:
+    with pytest.raises(SystemExit, match=told):
+        start.main(arguments)

@@ -110,7 +110,7 @@ class Likeness:
         return self._adapter_loss(model, rng, self._moved)
 
     def common_loss(self, model: Any, step: int, rng: np.random.Generator) -> torch.Tensor:
-        """The same, of which the encoder learns too, and what it says of images in pale colours."""
+        """The same, and how far the encoder, which learns too, is from saying what images in pale colours show."""
         return self.finishing_loss(model, step, rng) + _READING * self._reading(model.reader, rng, pale=True)
 
     def _adapter_loss(self, model: Any, rng: np.random.Generator, show: Show) -> torch.Tensor:

@@ -6,6 +6,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sdrt.common.visible import visible
@@ -13,9 +15,12 @@ from sdrt.common.visible import visible
 if TYPE_CHECKING:
     from sdrt.common.progress import Board
 
-__all__ = ["Notices", "Notify", "SdrtWarning"]
+__all__ = ["Notices", "Notify", "SdrtWarning", "told_later"]
 
 Notify = Callable[[str], None]
+
+_OWN = frozenset({"sdrt", "contextlib"})
+_later: ContextVar[list[Callable[[], None]] | None] = ContextVar("sdrt_notices", default=None)
 
 
 class SdrtWarning(UserWarning):
@@ -30,14 +35,18 @@ class Notices:
 
     def warn(self, message: str) -> None:
         """Tell the user something that changes the result."""
-        if self._notify is None:
+        if (later := _later.get()) is not None:
+            later.append(partial(self.warn, message))
+        elif self._notify is None:
             _warn_caller(message)
         else:
             self._notify(message)
 
     def inform(self, message: str) -> None:
         """Tell the user what takes time."""
-        if self._notify is None:
+        if (later := _later.get()) is not None:
+            later.append(partial(self.inform, message))
+        elif self._notify is None:
             from sdrt.common.progress import Display
 
             Display().notice(message)
@@ -56,10 +65,25 @@ class Notices:
             yield board
 
 
+@contextmanager
+def told_later() -> Iterator[list[Callable[[], None]]]:
+    """Within this block, keep the messages of this thread. Each function in the list tells one of them.
+
+    A thread that no code of the user called has no line to warn at, and nobody to catch a warning that is an error.
+    """
+    messages: list[Callable[[], None]] = []
+    token = _later.set(messages)
+    try:
+        yield messages
+    finally:
+        _later.reset(token)
+
+
 def _warn_caller(message: str) -> None:
     """Warn at the caller's line outside this package, every time: `warnings.warn` warns once for each line."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "sdrt":
+    # The standard library's frames are those of sdrt's own context managers.
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OWN:
         frame = frame.f_back
     # Python prints it as it is.
     shown = visible(message)

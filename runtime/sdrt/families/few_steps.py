@@ -91,7 +91,7 @@ FEW_STEPS: Sequence[FewSteps] = (
         title="SD-Turbo",
         pattern=r"\bsd turbo\b",
         num_inference_steps=1,
-        # It is Stable Diffusion 2, whose files do not say it.
+        # It is a Stable Diffusion 2, whose files do not say what they predict.
         scheduler={**_EULER, "prediction_type": "epsilon"},
         source=f"{_HUB}/stabilityai/sd-turbo",
     ),

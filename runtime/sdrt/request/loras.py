@@ -57,7 +57,7 @@ def parse_lora(text: str) -> LoraFile:
         path, weights = before, [number, *weights]
     if not path.strip() or "\0" in path:
         raise wrong_value("lora", text, _EXPECTED)
-    if _number(path.rpartition(":")[2]) is not None and ":" in path:
+    if len(weights) == 2 and ":" in path and _number(path.rpartition(":")[2]) is not None:
         raise refused("lora", f"{brief(text)} has more than two weights", _FORMS)
     if wrong := [one for one in weights if not abs(one) <= MOST_WEIGHT]:
         raise refused("lora", f"{brief(text)} has the weight {wrong[0]:g}", _RANGE)

@@ -138,8 +138,8 @@ class OpenGraphs:
     def load_ahead(self, name: str, load: Callable[[], Any], inputs: MoreInputs = NO_MORE) -> None:
         """Begin to `load` the component `name` in another thread, if no graph of it is in memory. `get` waits for it.
 
-        Only on the CPU: other providers load in a thread of their own, or not beside other work. With `low_vram`, two
-        components are never in memory together, and graphs that are tuned now take the disk one after another.
+        This is done on the CPU only: other providers load in a thread of their own, or not beside other work. It is not
+        done with `low_vram`, which keeps one component in memory, nor while graphs are tuned, one after another.
         """
         kept, key, config = self._kept, (name, inputs), self.config
         if config.low_vram or config.tune or config.name != "cpu":
@@ -152,8 +152,12 @@ class OpenGraphs:
     def _loaded(self, key: _Key, changes: Any, load: Callable[[], Any]) -> Any:
         """What was loaded ahead, else what `load` makes."""
         ahead = self._kept.ahead.get((key, changes))
-        made = None if ahead is None else ahead.result()
-        self._drop_ahead(key[0])
+        if ahead is None:
+            self._drop_ahead(key[0])
+            return load()
+        made = ahead.result()
+        # It is not given up: the graphs of other IP-Adapters may have it too.
+        del self._kept.ahead[key, changes]
         return load() if made is None else made
 
     def _drop_ahead(self, name: str) -> None:

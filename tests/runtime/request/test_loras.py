@@ -21,6 +21,7 @@ from sdrt.request.loras import lora_tags, parse_lora
         ("C:\\loras\\a.safetensors:0", "C:\\loras\\a.safetensors", (0, 0)),
         ("a:b", "a:b", (1, 1)),
         ("8", "8", (1, 1)),
+        (":1", ":1", (1, 1)),
     ],
 )
 def test_weights_stand_behind_the_path(text: str, path: str, weights: tuple[float, float]) -> None:

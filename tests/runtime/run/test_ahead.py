@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdrt import IntegrityError, RunCancelledError, StableDiffusionPipeline
+from sdrt import IntegrityError, RunCancelledError, SdrtWarning, StableDiffusionPipeline
+from sdrt.common.notices import Notices
 from sdrt.onnx.session import Component
 from sdrt.run.ahead import Ahead
+from sdrt.run.job import encode
 from tests.runtime.fast_calls import images
 
 UNET, TEXT = "unet", "text_encoder"
@@ -119,3 +125,111 @@ def test_a_failure_leaves_the_work_to_the_caller() -> None:
 
     assert Ahead(fail).result() is None
     assert Ahead(lambda: 5).result() == 5
+
+
+def test_a_run_and_the_calls_after_a_change_of_ip_adapters_share_what_is_loading(
+    tiny_model: Path, loads: Loads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, encoded, go_on = fresh(tiny_model), threading.Event(), threading.Event()
+
+    def waiting(job: Any) -> Any:
+        made = encode(job)
+        encoded.set()
+        assert go_on.wait(60)
+        return made
+
+    monkeypatch.setattr("sdrt.run.turns.encode", waiting)
+    loads.go_on.clear()
+    made: list[np.ndarray] = []
+    thread = threading.Thread(target=lambda: made.append(images(pipeline)))
+    thread.start()
+    assert encoded.wait(60)
+    pipeline.unload_ip_adapter()
+    loads.go_on.set()
+    go_on.set()
+    thread.join()
+    np.testing.assert_array_equal(images(pipeline), made[0])
+    assert len(loads.threads[UNET]) == 1
+
+
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first load of the U-Net warns, as one does that removes a damaged tuned graph."""
+    create, messages = Component.__init__, ["the U-Net is slow"]
+
+    def warning(
+        self: Component, name: str, path: Path, config: Any, notices: Notices, *rest: Any, **options: Any
+    ) -> None:
+        create(self, name, path, config, notices, *rest, **options)
+        if name == UNET and messages:
+            notices.warn(messages.pop())
+
+    monkeypatch.setattr(Component, "__init__", warning)
+
+
+def call(model: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(model, provider="cpu", verify=False)
+    pipeline("a cat", num_inference_steps=1)
+
+
+@pytest.mark.usefixtures("warned")
+def test_a_warning_names_the_line_of_the_call(tiny_model: Path) -> None:
+    with pytest.warns(SdrtWarning, match="the U-Net is slow") as found:
+        call(tiny_model)
+    line = call.__code__.co_firstlineno + 2
+    assert [(one.filename, one.lineno) for one in found] == [(__file__, line)]
+
+
+@pytest.mark.usefixtures("warned")
+def test_a_warning_that_is_an_error_ends_the_call(tiny_model: Path) -> None:
+    with pytest.raises(SdrtWarning, match="the U-Net is slow"):  # as all warnings in these tests
+        call(tiny_model)
+
+
+@pytest.mark.usefixtures("warned")
+def test_messages_come_in_the_thread_of_the_call(tiny_model: Path) -> None:
+    threads: list[int] = []
+    images(
+        StableDiffusionPipeline.from_pretrained(
+            tiny_model, provider="cpu", verify=False, notify=lambda _: threads.append(threading.get_ident())
+        )
+    )
+    assert threads == [threading.get_ident()]
+
+
+FORKED = """
+import os, signal, threading
+from sdrt.run.ahead import Ahead
+from sdrt.run.job import encode
+go_on = threading.Event()
+ahead = Ahead(go_on.wait)
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    os._exit(0 if ahead.result() is None else 1)
+status = os.waitpid(child, 0)[1]
+go_on.set()
+assert ahead.result()
+assert not status, f"the child ended with {status}"
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_process_does_not_wait_for_a_thread_that_it_has_not() -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to every process of a console")
+def test_after_ctrl_c_the_next_call_takes_what_the_interrupted_one_began() -> None:
+    go_on = threading.Event()
+    ahead = Ahead(lambda: go_on.wait(60))
+
+    def interrupted() -> None:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        ahead.result()
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    go_on.set()
+    assert ahead.result() is True
