@@ -79,10 +79,11 @@ def _variables(work: Path, variables: Mapping[str, str]) -> dict[str, str]:
 def _system(name: str, work: Path, log: Path, options: Any) -> _System:
     if name == RELEASED:
         return _released(work, log, options)
-    here = Environment(variables=_variables(work, worker.environment()))
     if name == DIFFUSERS:
         model = checkpoint(work, log, options.architecture)
-        return _System(model=model, environment=here, options=(), files=_files(model))
+        # pip has compiled its modules, and those of torch.
+        return _System(model=model, environment=Environment(), options=(), files=_files(model))
+    here = Environment(variables=_variables(work, worker.environment()))
     if name in (SINGLE, SINGLE_TUNED):
         model = single_file(work, log, options.architecture)
     else:
