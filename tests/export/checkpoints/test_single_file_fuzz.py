@@ -121,4 +121,4 @@ def test_some_files(tmp_path: Path, kind: str) -> None:
 @pytest.mark.full
 @pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl", "sdxl-refiner"])
 def test_many_files(tmp_path: Path, kind: str) -> None:
-    check(tmp_path, kind, 1, 3000)
+    check(tmp_path, kind, 1, 1200)
