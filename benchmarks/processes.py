@@ -71,18 +71,20 @@ def _commands(model: Path, work: Path, count: int, options: Any) -> list[list[st
 def _together(commands: Sequence[Sequence[str]], log: Path, variables: Mapping[str, str]) -> dict[str, float]:
     """Run the commands at once. Raises `Failed`."""
     started, peak, own = time.perf_counter(), 0, 0
+    running: list[subprocess.Popen[bytes]] = []
     with log.open("a", encoding="utf-8") as stream:
-        running = [
-            subprocess.Popen(command, stdout=stream, stderr=stream, env={**os.environ, **variables})
-            for command in commands
-        ]
         try:
+            for command in commands:
+                running.append(
+                    subprocess.Popen(command, stdout=stream, stderr=stream, env={**os.environ, **variables})
+                )
             while any(process.poll() is None for process in running):
                 sizes = [_memory(process.pid) for process in running]
                 peak = max(peak, sum(shared for shared, _ in sizes))
                 own = max(own, sum(one for _, one in sizes))
                 time.sleep(_INTERVAL)
         finally:
+            # All of them, also if one could not start.
             for process in running:
                 process.kill()
                 process.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from sdrt.common.cancelling import INTERVAL, cancellable, cancelling, stop_if_cancelled
@@ -55,10 +56,14 @@ class Ahead:
         return self._done.wait(seconds) or os.getpid() != self._process
 
     def _run(self, work: Callable[[], Any]) -> None:
+        # What fails here fails again for the caller: see `result`. `at_work` raises SystemExit as the program ends.
         try:
-            with cancelling(self._given_up.is_set), told_later() as self._messages, at_work():
+            with (
+                suppress(Exception, SystemExit),
+                cancelling(self._given_up.is_set),
+                told_later() as self._messages,
+                at_work(),
+            ):
                 self._made = work()
-        except BaseException:  # It fails again for the caller: see `result`.
-            self._made = None
         finally:
             self._done.set()
