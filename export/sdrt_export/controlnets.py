@@ -8,14 +8,15 @@ from typing import Any
 
 from sdrt.common.messages import naming
 from sdrt.families import Family
-from sdrt.model_folder.folder import exists, expand, tail
+from sdrt.model_folder.adapter_place import controlnet_place
+from sdrt.model_folder.folder import tail
 from sdrt.model_folder.graph_kind import MoreInputs
-from sdrt.model_folder.hub_file import download_file, hub_file
+from sdrt.model_folder.hub_file import HubFile, download_file
 from sdrt.model_folder.model import CONTROLNET, controlnet_name
 from sdrt_export.architectures.vae import VaeConfig
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.config_errors import naming_config
-from sdrt_export.checkpoints.controlnet import FITS, check_fits, open_controlnet_part
+from sdrt_export.checkpoints.controlnet import check_fits, open_controlnet_part
 from sdrt_export.checkpoints.parts import Part, class_of_config
 from sdrt_export.checkpoints.t2i_adapter import T2I_ADAPTER
 from sdrt_export.checkpoints.usage import check_usage
@@ -112,14 +113,14 @@ def _title(source: str | Path, path: Path) -> str:
 
 
 def _local(source: str | Path, access: Mapping[str, Any]) -> Path:
-    path = expand(source, CONTROLNET, FITS)
-    if exists(path):
-        return path
-    if (file := hub_file(source)) is not None:
-        return download_file(file, **access)[0]
+    place = controlnet_place(source)
+    if isinstance(place, HubFile):
+        return download_file(place, **access)[0]
+    if isinstance(place, Path):
+        return place
     from sdrt.model_folder import hub
 
-    return hub.download_component(hub.check_id_of(source, CONTROLNET, FITS), **access)
+    return hub.download_component(place, **access)
 
 
 def _check_tensors(piece: Piece, target: Target) -> None:

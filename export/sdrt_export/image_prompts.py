@@ -9,9 +9,10 @@ from typing import Any
 
 from sdrt.common.messages import naming
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
+from sdrt.model_folder.adapter_place import ip_adapter_place
 from sdrt.model_folder.folder import exists, expand
 from sdrt.model_folder.graph_kind import ImageInput, MoreInputs
-from sdrt.model_folder.hub_file import download_file, hub_file
+from sdrt.model_folder.hub_file import HubFile, download_file
 from sdrt.model_folder.model import IMAGE_ENCODER, IP_ADAPTER, ip_adapter_name
 from sdrt_export.architectures.image_projection import ProjectionConfig
 from sdrt_export.checkpoints.image_encoder import open_image_encoder
@@ -28,7 +29,6 @@ from sdrt_export.tensors.lazy import Tensors
 
 __all__ = ["ImagePrompts", "load_image_prompts"]
 
-_FITS = "a .safetensors file, or where it is on the hub, such as h94/IP-Adapter/models/ip-adapter_sd15.safetensors"
 _FITS_ENCODER = "a folder of transformers' CLIPVisionModelWithProjection, or its .safetensors file"
 
 
@@ -118,12 +118,8 @@ def load_image_prompts(
 
 
 def _local(source: str | Path, access: Mapping[str, Any]) -> Path:
-    path = expand(source, IP_ADAPTER, _FITS)
-    if exists(path):
-        return path
-    if (file := hub_file(source)) is not None:
-        return download_file(file, **access)[0]
-    raise ModelNotFoundError.expected(f"there is no file {source}", _FITS, argument=IP_ADAPTER, path=path)
+    place = ip_adapter_place(source)
+    return download_file(place, **access)[0] if isinstance(place, HubFile) else place
 
 
 def _identity(path: Path) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sdrt.common.file_kind import kind_of
 from sdrt.errors import IntegrityError, ModelNotFoundError, UnsupportedModelError
+from sdrt.model_folder.adapter_place import CONTROLNET_FITS
 from sdrt.model_folder.manifest import read_downloaded, readable
 from sdrt.model_folder.model import CONTROLNET
 from sdrt_export.architectures.controlnet_config import ControlNetConfig, residual_channels
@@ -33,14 +34,9 @@ from sdrt_export.checkpoints.t2i_adapter import (
 from sdrt_export.checkpoints.weight_files import find_weights
 from sdrt_export.tensors.lazy import MappedFile
 
-__all__ = ["FITS", "check_fits", "open_controlnet_part"]
+__all__ = ["check_fits", "open_controlnet_part"]
 
 _CLASS, _CONFIG = "ControlNetModel", "config.json"
-FITS = (
-    "a ControlNet or T2I-Adapter: a .safetensors file, or a folder or hub id (owner/name) of diffusers' "
-    "ControlNetModel or T2IAdapter"
-)
-"""What a ControlNet is, for messages."""
 _MODELS: Mapping[int, str] = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "SDXL"}
 _PREFIXES = ("control_model.", "controlnet.", "")
 # Other networks that guide a U-Net, by a name that only their files have. The first row counts.
@@ -99,7 +95,7 @@ def _section(file: MappedFile) -> Section:
     for pattern, what in _OTHERS:
         if any(re.search(pattern, name) for name in names):
             raise UnsupportedModelError.expected(
-                f"{path} is {what}, which sdrt cannot run", FITS, path=path, component=CONTROLNET
+                f"{path} is {what}, which sdrt cannot run", CONTROLNET_FITS, path=path, component=CONTROLNET
             )
     section = Section.of(file, CONTROLNET, _PREFIXES)
     first = ("controlnet_cond_embedding.conv_in.weight", "input_hint_block.0.weight")
@@ -111,7 +107,7 @@ def _section(file: MappedFile) -> Section:
             )
         raise ModelNotFoundError.expected(
             f"{path} is {kind or 'a safetensors file of an unknown kind'}",
-            FITS,
+            CONTROLNET_FITS,
             argument=CONTROLNET,
             path=path,
         )
@@ -123,11 +119,16 @@ def _folder(folder: Path) -> Part:
     folder = folder / CONTROLNET if (folder / CONTROLNET / _CONFIG).is_file() else folder
     if not (folder / _CONFIG).is_file():
         raise ModelNotFoundError.expected(
-            f"controlnet is {str(folder)!r}, which has no {_CONFIG}", FITS, argument=CONTROLNET, path=folder
+            f"controlnet is {str(folder)!r}, which has no {_CONFIG}",
+            CONTROLNET_FITS,
+            argument=CONTROLNET,
+            path=folder,
         )
     config: Config = read_downloaded(folder / _CONFIG, CONTROLNET)
     if (found := class_of_config(config)) and not ("Control" in found or "Adapter" in found):
-        raise ModelNotFoundError.expected(f"{folder} has a {found}", FITS, argument=CONTROLNET, path=folder)
+        raise ModelNotFoundError.expected(
+            f"{folder} has a {found}", CONTROLNET_FITS, argument=CONTROLNET, path=folder
+        )
     is_adapter = found == T2I_ADAPTER or (not found and "adapter_type" in config)
     class_name = T2I_ADAPTER if is_adapter else _CLASS
     if is_adapter:

@@ -9,6 +9,7 @@ from typing import Any
 from sdrt.common.file_kind import check_checkpoint_file
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import IntegrityError, ModelError, ModelNotFoundError, RequestError
+from sdrt.model_folder.adapter_place import controlnet_place, ip_adapter_place
 from sdrt.model_folder.autoexport import export_once, require_exporter
 from sdrt.model_folder.contents import GRAPH
 from sdrt.model_folder.embedded import DEFAULT_MODEL, embedded_path
@@ -222,6 +223,8 @@ def _prompted(model: Model, beside: Beside, *, in_memory: bool = True, **access:
             "export the checkpoint with sdrt export --ip-adapter",
             argument="ip_adapter",
         )
+    for one in beside.ip_adapter:
+        ip_adapter_place(one)  # a mistyped path is said before a missing exporter is
     return load_exporter("IP-Adapters beside a model folder").add_ip_adapters(
         model, beside.ip_adapter, beside.image_encoder, **access
     )
@@ -237,6 +240,8 @@ def _controlled(model: ModelFolder, beside: Beside, *, in_memory: bool, **access
             "export the checkpoint with sdrt export --controlnet",
             argument="controlnet",
         )
+    for one in beside.controlnet:
+        controlnet_place(one)
     return load_exporter("ControlNets beside a model folder").add_controlnets(
         model, beside.controlnet, **access
     )

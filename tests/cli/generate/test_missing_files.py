@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdrt import Request, RequestError
+from sdrt.common.extras import missing_modules
 from tests.cli.commands import run
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -43,7 +44,18 @@ def test_a_mistyped_path_is_no_hub_id(option: str, path: str, model: str) -> Non
     assert "hub model" not in line
 
 
-@pytest.mark.parametrize("option", ["--lora", "--controlnet", "--ip-adapter", "-m", "--refiner"])
+needs_exporter = pytest.mark.skipif(
+    bool(missing_modules("export")), reason="without the exporter, that is said first"
+)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--lora", "-m", "--refiner"),
+        *(pytest.param(name, marks=needs_exporter) for name in ("--controlnet", "--ip-adapter")),
+    ],
+)
 def test_a_file_on_the_hub_is_asked_for(option: str, model: str) -> None:
     path = "owner/name/models/ink.safetensors"
     result = run("generate", "a cat", *(() if option == "-m" else ("-m", model)), "--quiet", option, path)
