@@ -14,6 +14,7 @@ EXTRAS: Mapping[str, str] = {
     "optimum": "optimum",
     **dict.fromkeys(("matplotlib", "pynvml"), "benchmark"),
     "onnx": "export",
+    **dict.fromkeys(("fastapi", "multipart", "prometheus_client", "uvicorn"), "serve"),
     **dict.fromkeys(("diffusers", "torch", "transformers"), "verify"),
 }
 """The extra of sdrt that installs each top-level module."""

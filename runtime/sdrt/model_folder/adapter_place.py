@@ -17,7 +17,10 @@ CONTROLNET_FITS = (
     "ControlNetModel or T2IAdapter"
 )
 """What a ControlNet is, for messages."""
-_IP_ADAPTER_FITS = "a .safetensors file, or where it is on the hub, such as h94/IP-Adapter/models/ip-adapter_sd15.safetensors"
+_IP_ADAPTER_FITS = (
+    "a .safetensors file, or where it is on the hub, such as "
+    "h94/IP-Adapter/models/ip-adapter_sd15.safetensors"
+)
 
 
 def controlnet_place(given: str | Path) -> Path | HubFile | str:

@@ -1,0 +1,330 @@
+"""`sdrt serve`: images over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdrt.cli import completers
+from sdrt.cli.echo import echo
+from sdrt.cli.group import debug_option
+from sdrt.cli.provider_options import (
+    MEMORY_OPTIONS,
+    allow_fallback_option,
+    provider_options_option,
+    tune_option,
+)
+from sdrt.cli.settings import CONTEXT
+from sdrt.common.extras import install_command, missing_modules
+from sdrt.errors import ProviderError, RequestError
+from sdrt.model_folder.embedded import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from sdrt.serve.keys import Keys
+    from sdrt.serve.models import ServedModel
+    from sdrt.serve.options import ServeOptions
+
+__all__ = ["serve"]
+
+_DEFAULT_HOST = "127.0.0.1"
+
+
+class Memory(click.ParamType):  # type: ignore[type-arg]  # only its stubs are generic
+    """An amount of memory, such as 6GB or 800MB."""
+
+    name = "memory"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Raises click's own error for another text."""
+        if isinstance(value, int):
+            return value
+        text = value.strip().upper().removesuffix("B")
+        unit = {"K": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:], 1)
+        try:
+            amount = float(text if unit == 1 else text[:-1]) * unit
+            if not 0 < amount < 2**60:
+                raise ValueError
+        except ValueError:
+            self.fail(f"{value!r} is not an amount of memory such as 6GB", param, ctx)
+        return int(amount)
+
+
+@click.command(context_settings=CONTEXT)
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    metavar="[NAME=]MODEL",
+    multiple=True,
+    default=(DEFAULT_MODEL,),
+    show_default=True,
+    shell_complete=completers.models,
+    help="A model folder, checkpoint, hub id or embedded model, and the name by which requests choose it. Repeat the "
+    "option for several. The first is the default, and the others are opened when they are asked for.",
+)
+@click.option("--host", default=_DEFAULT_HOST, show_default=True, help="The address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="The port to listen on, 0 for any.  [default: 7860, or the next free one]",
+)
+@click.option(
+    "--provider",
+    "--device",
+    "providers",
+    multiple=True,
+    shell_complete=completers.providers,
+    help="Execution provider: auto, cpu, cuda, cuda:1, tensorrt, openvino or coreml. Repeat the option for a worker on "
+    "each device.  [default: auto]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Processes that make images, for each provider. On the CPU they share its cores, and the weights of a tuned "
+    "model.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="CPU threads of each worker.  [default: the cores, divided among the workers]",
+)
+@provider_options_option
+@allow_fallback_option
+@MEMORY_OPTIONS[0]
+@MEMORY_OPTIONS[1]
+@tune_option
+@click.option(
+    "--lora-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of LoRAs, which requests choose by name, also as <lora:NAME:0.8> in prompts.",
+)
+@click.option(
+    "--api-key",
+    "api_keys",
+    multiple=True,
+    metavar="KEY",
+    envvar="SDRT_API_KEY",
+    help="A key that requests must have. Repeat the option for several. Others on this machine can see it: better "
+    "set SDRT_API_KEY, or use --key-file.",
+)
+@click.option(
+    "--key-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file of keys, with a line of NAME:sha256:HASH for each.",
+)
+@click.option("--new-key", metavar="NAME", help="Print a new key and its line for --key-file instead.")
+@click.option(
+    "--cors",
+    "origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let pages of this site use the server, such as https://example.org. Repeat the option for several.",
+)
+@click.option(
+    "--host-name",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Another name of this server that requests may use, if it needs no key.",
+)
+@click.option(
+    "--max-queue",
+    type=click.IntRange(1, 100_000),
+    default=64,
+    show_default=True,
+    help="How many jobs may wait. Those above get the status 429.",
+)
+@click.option(
+    "--max-batch",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="How many waiting jobs of the same settings are made at once, which is faster on GPUs.",
+)
+@click.option(
+    "--max-memory",
+    type=Memory(),
+    metavar="SIZE",
+    help="Let go of the models that were used longest ago when a worker takes more, such as 6GB.",
+)
+@click.option(
+    "--max-steps", type=click.IntRange(1, 1000), default=150, show_default=True, help="Steps of an image."
+)
+@click.option(
+    "--max-images", type=click.IntRange(1, 1024), default=16, show_default=True, help="Images of a request."
+)
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(64, 2**30),
+    default=2048 * 2048,
+    show_default=True,
+    help="Pixels of an image.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=3600.0,
+    show_default=True,
+    help="Seconds that a job may take.",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Seconds that what runs may take after Ctrl-C.",
+)
+@click.option("--lazy", is_flag=True, help="Open the first model when it is asked for, not at the start.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only.")
+@debug_option
+def serve(new_key: str | None, **options: Any) -> None:
+    """Make images for programs and browsers, over HTTP.
+
+    The server answers as OpenAI's Images API (/v1) and the API of A1111's web UI (/sdapi/v1) do. Its own API (/jobs)
+    has events, previews and cancelling, and there is a page at /.
+
+    \b
+    sdrt serve
+    sdrt serve -m sd15=model/ -m sdxl=sdxl/ --provider cuda
+    SDRT_API_KEY=$(cat key) sdrt serve --host 0.0.0.0
+    """
+    if new_key is not None:
+        _print_key(new_key)
+        return
+    if missing := missing_modules("serve"):
+        raise ProviderError.advised(
+            f"sdrt serve needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
+            install_command("serve"),
+        )
+    _serve(**options)
+
+
+def _print_key(name: str) -> None:
+    from sdrt.serve.keys import new_key
+
+    key, line = new_key(name)
+    echo(f"key, for the client:  {key}")
+    echo(f"line of --key-file:   {line}")
+
+
+def _serve(*, host: str, port: int | None, log_format: str, quiet: bool, **options: Any) -> None:
+    from sdrt.serve.logs import set_up
+    from sdrt.serve.options import DEFAULT_PORT, is_loopback
+
+    made = _options(**options)
+    if not made.keys and not is_loopback(host):
+        raise RequestError(
+            f"host is {host}, which other machines reach, and there is no key: set SDRT_API_KEY or give --key-file "
+            f"(sdrt serve --new-key NAME makes one), or listen on {_DEFAULT_HOST}",
+            argument="host",
+        )
+    set_up(as_json=log_format == "json", quiet=quiet)
+    from sdrt.serve.server import bound_socket, serve
+
+    wanted = DEFAULT_PORT if port is None else port
+    listening = bound_socket(host, wanted, others=port is None)
+    own = listening.getsockname()[1]
+    if own != wanted and wanted:
+        click.echo(f"port {wanted} is taken, so this server is on {own}", err=True)
+    shown = f"[{host}]" if ":" in host else host
+    serve(made, listening, lambda: click.echo(f"http://{shown}:{own}  (Ctrl-C ends)", err=True))
+
+
+def _options(
+    *,
+    models: Sequence[str],
+    providers: Sequence[str],
+    workers: int,
+    threads: int | None,
+    provider_options: Mapping[str, Any],
+    allow_fallback: bool,
+    vae_tiling: bool | None,
+    low_vram: bool | None,
+    tune: bool | None,
+    api_keys: Sequence[str],
+    key_file: Path | None,
+    lazy: bool,
+    origins: Sequence[str],
+    hosts: Sequence[str],
+    lora_dir: Path | None,
+    max_batch: int,
+    max_memory: int | None,
+    **limits: Any,
+) -> ServeOptions:
+    from sdrt.serve.options import Limits, ServeOptions
+
+    each = [provider for provider in providers or ("auto",) for _ in range(workers)]
+    return ServeOptions(
+        models=_models(models),
+        providers=each,
+        loading={
+            "provider_options": dict(provider_options) or None,
+            "threads": threads or _share_of_cores(each),
+            "allow_fallback": allow_fallback,
+            "vae_tiling": vae_tiling,
+            "low_vram": low_vram,
+            "tune": tune,
+        },
+        lora_dir=lora_dir,
+        keys=_keys(api_keys, key_file),
+        origins=origins,
+        hosts=hosts,
+        preload=not lazy,
+        max_batch=max_batch,
+        max_memory=max_memory,
+        limits=Limits(
+            queue=limits["max_queue"],
+            steps=limits["max_steps"],
+            images=limits["max_images"],
+            pixels=limits["max_pixels"],
+            timeout=limits["timeout"],
+            grace=limits["grace"],
+        ),
+    )
+
+
+def _share_of_cores(providers: Sequence[str]) -> int | None:
+    """The CPU threads of each worker, so that together they take every core. None for a single worker."""
+    import os
+
+    count = len(providers)
+    return None if count == 1 else max(1, len(os.sched_getaffinity(0)) // count)
+
+
+def _keys(given: Sequence[str], file: Path | None) -> Keys:
+    from sdrt.serve.keys import Keys, read_keys
+
+    keys = Keys.of(given)
+    return keys if file is None else keys + read_keys(file)
+
+
+def _models(given: Sequence[str]) -> list[ServedModel]:
+    from sdrt.serve.models import ServedModel
+
+    found: dict[str, ServedModel] = {}
+    for text in given:
+        name, equals, source = text.partition("=")
+        if not equals:
+            name, source = _usual_name(text), text
+        if not name or not source:
+            raise RequestError.expected(f"--model is {text!r}", "MODEL or NAME=MODEL", argument="model")
+        if name in found:
+            raise RequestError.advised(
+                f"two models are called {name!r}", "name them with --model NAME=MODEL", argument="model"
+            )
+        found[name] = ServedModel(name=name, source=source)
+    return list(found.values())
+
+
+def _usual_name(source: str) -> str:
+    """The name of a folder or hub id, or of a file without its suffix."""
+    from sdrt.model_folder.folder import tail
+
+    name = tail(source)
+    return Path(name).stem if name.endswith((".safetensors", ".ckpt")) else name

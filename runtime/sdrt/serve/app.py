@@ -1,0 +1,100 @@
+"""The application: its routes, and what every request passes through."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+
+from sdrt.common.version import __version__
+from sdrt.serve.access import Access
+from sdrt.serve.answers import error_response, refusal
+from sdrt.serve.body import BodyLimit
+from sdrt.serve.errors import ServeError
+from sdrt.serve.options import ServeOptions
+from sdrt.serve.request_log import RequestLog
+from sdrt.serve.routes import health, jobs, openai
+from sdrt.serve.service import Service
+
+__all__ = ["make_app"]
+
+_ABOUT = "Images by Stable Diffusion, made with ONNX Runtime."
+
+
+def make_app(options: ServeOptions) -> FastAPI:
+    """The application of a server with these options. Its workers start with it, and end with it."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service = app.state.service = Service(options)
+        service.dispatcher.start()
+        try:
+            yield
+        finally:
+            service.is_stopping = True
+            await service.dispatcher.stop(options.limits.grace)
+
+    app = FastAPI(
+        title="sdrt",
+        version=__version__,
+        description=_ABOUT,
+        lifespan=lifespan,
+        # Their pages load scripts from another site.
+        docs_url=None,
+        redoc_url=None,
+        middleware=_middleware(options),
+        exception_handlers={
+            ServeError: _refused,
+            RequestValidationError: _invalid,
+            HTTPException: _http_error,
+            Exception: _unexpected,
+        },
+    )
+    for module in (health, openai, jobs):
+        app.include_router(module.router)
+    return app
+
+
+def _middleware(options: ServeOptions) -> list[Middleware]:
+    """What requests pass through, the outermost first."""
+    own = (Middleware(RequestLog), Middleware(BodyLimit, options.limits.body, refusal))
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=list(options.origins),
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["Authorization", "Content-Type"],
+    )
+    access = Middleware(Access, options.keys, options.origins, options.hosts, refusal)
+    return [own[0], *([cors] if options.origins else []), access, own[1]]
+
+
+async def _refused(request: Request, error: ServeError) -> Response:
+    return error_response(request.url.path, error)
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
+    """A field is missing, unknown or of a wrong type."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    field = ".".join(place)[:128] or None
+    message = f"{field or 'the body'}: {first['msg']}"
+    if first["type"] == "extra_forbidden":
+        message = f"unknown field {field!r}"
+    return error_response(request.url.path, ServeError(422, message, field=field, code=first["type"]))
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    own = ServeError(error.status_code, str(error.detail), headers=error.headers)
+    return error_response(request.url.path, own)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    """An error of the server's own. The log has it whole."""
+    own = ServeError(500, f"the server failed ({type(error).__name__})", code="internal_error")
+    return error_response(request.url.path, own)

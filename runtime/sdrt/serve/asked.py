@@ -1,0 +1,177 @@
+"""Turns what a request asks for, in sdrt's own names, into a task. Each API translates its names into these."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sdrt.adapters.lora_folder import LoraFolder
+from sdrt.errors import RequestError, SdrtError
+from sdrt.request.loras import LoraFile
+from sdrt.request.request import Request
+from sdrt.schedulers import split_name, unknown_scheduler
+from sdrt.serve.errors import ServeError
+from sdrt.serve.service import Service
+from sdrt.serve.task import FileFormat, ImageTask
+
+__all__ = ["IMAGES", "decoded", "image_task", "lora_files"]
+
+IMAGES = ("image", "mask_image", "control_image", "ip_adapter_image", "ip_adapter_masks")
+"""The settings that take images. In a task they are the bytes of files, never paths."""
+_SEED_BITS = 32
+
+
+async def image_task(
+    service: Service,
+    settings: Mapping[str, Any],
+    *,
+    model: str | None = None,
+    file_format: FileFormat = FileFormat(),  # noqa: B008 - frozen
+    previews: int = 0,
+    fields: Mapping[str, str] | None = None,
+) -> ImageTask:
+    """Check what is asked for and make a task of it.
+
+    Args:
+        service: the server's state, with its limits.
+        settings: settings of a call. Those that are None are left out.
+        model: the model's name. None for the default one.
+        file_format: the format of the images.
+        previews: how many previews to make.
+        fields: the API's names of settings that it calls otherwise, for errors.
+
+    Raises:
+        ServeError: a value is wrong, or more than the server allows.
+    """
+    fields = fields or {}
+    given = {name: value for name, value in settings.items() if value is not None}
+    if given.get("seed", -1) == -1:
+        given["seed"] = secrets.randbits(_SEED_BITS)
+    if service.lora_dir is not None:
+        given["lora_dir"] = str(service.lora_dir)
+    _check_limits(service, given, fields)
+    _check_scheduler(given, fields)
+    name = _model_name(service, model, fields)
+    if any(one in given for one in IMAGES):
+        # Decoding takes long enough to keep others waiting.
+        await asyncio.to_thread(_check, service, given, fields)
+    else:
+        _check(service, given, fields)
+    return ImageTask(model=name, settings=given, file_format=file_format, previews=previews)
+
+
+def decoded(text: str, field: str) -> bytes:
+    """The bytes of base64, also in a `data:` address, as browsers make it.
+
+    Raises:
+        ServeError: it is an address, or something else.
+    """
+    head, comma, body = text.partition(",")
+    if comma and head.startswith("data:"):
+        if not head.endswith(";base64"):
+            raise ServeError(400, f"{field} is a data address without base64: expected base64", field=field)
+        text = body
+    elif text[:8].lower().startswith(("http://", "https://", "file://", "ftp://")):
+        raise ServeError(
+            400, f"{field} is an address: this server fetches nothing. Send the file as base64", field=field
+        )
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ServeError(
+            400, f"{field} is not base64: expected the base64 of an image's file", field=field
+        ) from None
+
+
+def lora_files(
+    service: Service, wanted: Sequence[tuple[str, float, float]], field: str
+) -> list[LoraFile] | None:
+    """The files of LoRAs that are asked for by their names, with their weights in the text encoders and the U-Net.
+
+    Raises:
+        ServeError: the server has no LoRAs, or none of this name.
+    """
+    if not wanted:
+        return None
+    if service.lora_dir is None:
+        raise ServeError(400, f"{field}: this server has no LoRAs (sdrt serve --lora-dir)", field=field)
+    try:
+        folder = LoraFolder(service.lora_dir)
+        return [LoraFile(folder.find(name), text, unet) for name, text, unet in wanted]
+    except SdrtError as error:
+        raise ServeError(400, _without_folder(str(error), service), field=field) from None
+
+
+def _without_folder(message: str, service: Service) -> str:
+    """A message without the server's own path."""
+    return message.replace(str(service.lora_dir), "its folder")
+
+
+def _model_name(service: Service, model: str | None, fields: Mapping[str, str]) -> str:
+    name = service.default_model if model is None else model
+    if name not in service.model_names:
+        known = ", ".join(service.model_names)
+        raise ServeError(
+            404,
+            f"there is no model {name[:128]!r}: expected one of {known}",
+            field=fields.get("model", "model"),
+            code="model_not_found",
+        )
+    return name
+
+
+def _check_limits(service: Service, given: Mapping[str, Any], fields: Mapping[str, str]) -> None:
+    limits = service.limits
+    for name, most in (
+        ("num_inference_steps", limits.steps),
+        ("hires_steps", limits.steps),
+        ("num_images_per_prompt", limits.images),
+    ):
+        value = given.get(name)
+        if isinstance(value, int) and value > most:
+            field = fields.get(name, name)
+            raise ServeError(400, f"{field} is {value}: this server makes at most {most}", field=field)
+    scale = given.get("hires_scale") or 1.0
+    width, height = given.get("width") or 0, given.get("height") or 0
+    if isinstance(width, int) and isinstance(height, int) and width * height * scale**2 > limits.pixels:
+        field = fields.get("width", "width")
+        raise ServeError(
+            400,
+            f"the image has {width}x{height} pixels"
+            f"{f', times {scale:g}' if scale != 1 else ''}: this server makes at most {limits.pixels}",
+            field=field,
+        )
+
+
+def _check_scheduler(given: Mapping[str, Any], fields: Mapping[str, str]) -> None:
+    """Check that schedulers are names: a path would be one of the server's."""
+    for name in ("scheduler", "hires_scheduler"):
+        value = given.get(name)
+        if isinstance(value, str) and split_name(value)[0] is None:
+            raise ServeError(400, str(unknown_scheduler(value)), field=fields.get(name, name))
+
+
+def _check(service: Service, given: Mapping[str, Any], fields: Mapping[str, str]) -> None:
+    """Check everything that needs no model, as the command line does."""
+    try:
+        request = Request(
+            **{name: value for name, value in given.items() if name not in ("scheduler", "spacing")}
+        )
+    except RequestError as error:
+        field = None if error.argument is None else fields.get(error.argument, error.argument)
+        raise ServeError(400, str(error), field=field) from None
+    for name in IMAGES:
+        images = getattr(request, name) or ()
+        for image in images if isinstance(images, tuple) else ():
+            if getattr(image, "ndim", 0) >= 2 and image.shape[0] * image.shape[1] > service.limits.pixels:
+                field = fields.get(name, name)
+                raise ServeError(
+                    400,
+                    f"{field} has {image.shape[1]}x{image.shape[0]} pixels: "
+                    f"this server takes at most {service.limits.pixels}",
+                    field=field,
+                )

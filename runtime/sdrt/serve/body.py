@@ -1,0 +1,135 @@
+"""Bodies of requests: strict JSON, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sdrt.serve.errors import ServeError
+
+__all__ = ["BodyLimit", "StrictRoute", "loads"]
+
+_DEEPEST = 64
+
+
+def loads(text: bytes) -> Any:
+    """Read JSON. Unlike Python's own reader, refuse NaN, infinity, repeated names and deep nesting.
+
+    Raises:
+        ServeError: it is something else.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse, object_pairs_hook=_unique)
+        _check_depth(value)
+    except RecursionError:
+        raise ServeError(400, f"the JSON is nested more than {_DEEPEST} deep", code="invalid_json") from None
+    except UnicodeDecodeError:
+        raise ServeError(400, "the body is not UTF-8: expected JSON", code="invalid_json") from None
+    except ValueError as error:
+        raise ServeError(400, f"the body is not JSON: {error}", code="invalid_json") from None
+    return value
+
+
+def _refuse(constant: str) -> Any:
+    raise ServeError(
+        400, f"the JSON has {constant}, which is no JSON: expected a number", code="invalid_json"
+    )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = counts.most_common(1)[0][0]
+        raise ServeError(400, f"the JSON has {twice[:64]!r} twice", field=twice[:64], code="invalid_json")
+    return found
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(_DEEPEST):
+        if not level:
+            return
+        level = [one for some in level for one in _inside(some)]
+    raise RecursionError
+
+
+def _inside(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+class _StrictRequest(Request):
+    async def json(self) -> Any:
+        """The body, as `loads` reads it."""
+        if not hasattr(self, "_json"):
+            self._json = loads(await self.body())
+        return self._json
+
+
+class StrictRoute(APIRoute):
+    """A route that reads JSON strictly."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        """The handler with a request whose JSON is strict."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Any:
+            return await handler(_StrictRequest(request.scope, request.receive))
+
+        return handle
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+class BodyLimit:
+    """Refuses bodies of more than `most` bytes, before they are in memory.
+
+    Args:
+        app: the application.
+        most: the limit in bytes.
+        refuse: the application that answers in its place.
+    """
+
+    def __init__(self, app: ASGIApp, most: int, refuse: Callable[[Scope, ServeError], ASGIApp]) -> None:
+        self._app, self._most, self._refuse = app, most, refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, counting its bytes."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        error = ServeError(413, f"the body has more than {self._most} bytes, the most that this server takes")
+        said = dict(scope["headers"]).get(b"content-length", b"0")
+        if said.isdigit() and int(said) > self._most:
+            await self._refuse(scope, error)(scope, receive, send)
+            return
+        started, count = False, 0
+
+        async def counted() -> Message:
+            nonlocal count
+            message = await receive()
+            count += len(message.get("body", b""))
+            if count > self._most:
+                raise _TooLargeError
+            return message
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, counted, noted)
+        except _TooLargeError:
+            if not started:
+                await self._refuse(scope, error)(scope, receive, send)

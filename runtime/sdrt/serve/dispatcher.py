@@ -1,0 +1,268 @@
+"""Gives the jobs that wait to the workers, and starts another worker when one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from sdrt.serve.job import Job
+from sdrt.serve.job_queue import JobQueue
+from sdrt.serve.task import Failure
+from sdrt.serve.worker import Worker
+from sdrt.serve.worker_process import Cancelled, Done, Failed, Ready, Stepped, WorkerSetup
+
+__all__ = ["Dispatcher"]
+
+log = logging.getLogger("sdrt.serve")
+
+_MOST_ATTEMPTS = 3
+"""A job that was in a worker's hands when it died runs again, as it may not be why. This often, at most."""
+_MOST_DEATHS = 5
+"""When so many workers in a row die before they are ready, no more are started."""
+
+
+class Slot:
+    """A place for a worker, and the jobs that it makes now.
+
+    Attributes:
+        worker: the process. None before the first start.
+        jobs: the jobs of its run.
+        number: the number of its run.
+        is_ready: whether it takes runs.
+    """
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self.setup = setup
+        self.worker: Worker | None = None
+        self.jobs: list[Job] = []
+        self.number = 0
+        self.is_ready = False
+        self.deaths = 0
+        self.provider: str | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can take a run."""
+        return self.is_ready and not self.jobs
+
+
+class Dispatcher:
+    """Gives jobs to workers. All methods belong to the thread of the event loop.
+
+    Args:
+        queue: the jobs that wait.
+        setups: for each worker, what it needs to know.
+        max_batch: how many jobs may share a run.
+        timeout: seconds that a run may take. None for any time.
+    """
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        setups: Sequence[WorkerSetup],
+        *,
+        max_batch: int = 1,
+        timeout: float | None = None,
+    ) -> None:
+        self.queue, self.slots = queue, [Slot(setup) for setup in setups]
+        self._max_batch, self._timeout = max_batch, timeout
+        self._ready = asyncio.Event()
+        self._timers: dict[Job, asyncio.TimerHandle] = {}
+        self._is_stopping = False
+        self.failure: Failure | None = None
+        self.worker_restarts = 0
+
+    def start(self) -> None:
+        """Start the workers."""
+        for slot in self.slots:
+            self._start(slot)
+
+    async def ready(self) -> None:
+        """Wait until the first worker is ready, or none can be. `failure` then says why."""
+        await self._ready.wait()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a worker takes runs."""
+        return any(slot.is_ready for slot in self.slots) and not self._is_stopping
+
+    @property
+    def running(self) -> list[Job]:
+        """The jobs that are made now."""
+        return [job for slot in self.slots for job in slot.jobs if not job.status.is_final]
+
+    def wake(self) -> None:
+        """Give jobs to the workers that have none."""
+        if self._is_stopping:
+            return
+        for slot in self.slots:
+            if slot.is_idle and (first := self._next_for(slot)) is not None:
+                self._begin(slot, [first, *self.queue.take_like(first, self._max_batch - 1)])
+
+    def cancel(self, job: Job) -> None:
+        """Stop a job, wherever it is."""
+        if job.status.is_final:
+            return
+        if self.queue.remove(job):
+            job.cancelled()
+            return
+        job.is_cancelling = True
+        for slot in self.slots:
+            if job in slot.jobs:
+                if all(one.is_cancelling for one in slot.jobs) and slot.worker is not None:
+                    slot.worker.cancel()
+                else:
+                    # The others in its run go on. Its own images are thrown away.
+                    job.cancelled()
+
+    async def stop(self, grace: float) -> None:
+        """Refuse what waits, let what runs finish within `grace` seconds, and end the workers."""
+        self._is_stopping = True
+        while (job := self.queue.take()) is not None:
+            job.fail(_stopping())
+        overs = [asyncio.ensure_future(job.over()) for job in self.running]
+        if overs:
+            await asyncio.wait(overs, timeout=grace)
+        for job in self.running:
+            job.fail(_stopping())
+        self._end_workers()
+
+    def _end_workers(self) -> None:
+        for slot in self.slots:
+            if slot.worker is not None:
+                end = slot.worker.kill if slot.jobs else slot.worker.stop
+                end()
+
+    def _next_for(self, slot: Slot) -> Job | None:
+        """The next job: that whose turn it is, unless an idle worker has its model open and this one does not."""
+        others = [one for one in self.slots if one is not slot and one.is_idle and one.worker is not None]
+
+        def fits(job: Job) -> bool:
+            model = job.task.model
+            if slot.worker is None or model in slot.worker.open_models:
+                return True
+            return not any(one.worker is not None and model in one.worker.open_models for one in others)
+
+        return self.queue.take(fits)
+
+    def _begin(self, slot: Slot, jobs: list[Job]) -> None:
+        assert slot.worker is not None
+        for job in jobs:
+            job.start()
+            if self._timeout is not None:
+                loop = asyncio.get_running_loop()
+                self._timers[job] = loop.call_later(self._timeout, self._time_out, job)
+        slot.jobs = jobs
+        slot.number = slot.worker.run([job.task for job in jobs])
+
+    def _time_out(self, job: Job) -> None:
+        self.cancel(job)
+        job.fail(
+            Failure(
+                kind="TimeoutError",
+                message=f"the images took longer than the {self._timeout:g} seconds that this server allows",
+            )
+        )
+
+    def _start(self, slot: Slot) -> None:
+        slot.is_ready, slot.jobs = False, []
+        slot.worker = Worker(slot.setup, lambda worker, message: self._heard(slot, worker, message))
+
+    def _heard(self, slot: Slot, worker: Worker, message: Any) -> None:
+        if worker is not slot.worker:
+            return
+        if message is None:
+            self._died(slot, worker)
+        elif isinstance(message, Ready):
+            self._is_up(slot, worker, message)
+        elif message.number == slot.number:
+            self._answered(slot, worker, message)
+
+    def _is_up(self, slot: Slot, worker: Worker, message: Ready) -> None:
+        slot.deaths = 0
+        if message.failure is not None:
+            self.failure = message.failure
+        else:
+            slot.is_ready, slot.provider = True, message.provider
+            first = slot.setup.first
+            worker.open_models = () if first is None else (first,)
+        self._ready.set()
+        self.wake()
+
+    def _answered(self, slot: Slot, worker: Worker, message: Any) -> None:
+        if isinstance(message, Stepped):
+            for job in slot.jobs:
+                if not job.status.is_final:
+                    job.step(message.progress)
+            return
+        worker.open_models = message.open_models
+        jobs, slot.jobs = slot.jobs, []
+        self._settle(jobs, message)
+        self.wake()
+
+    def _settle(self, jobs: list[Job], message: Done | Failed | Cancelled) -> None:
+        for index, job in enumerate(jobs):
+            if timer := self._timers.pop(job, None):
+                timer.cancel()
+            if job.is_cancelling or isinstance(message, Cancelled):
+                job.cancelled()
+            elif isinstance(message, Done):
+                job.finish(message.made[index])
+            elif len(jobs) > 1:
+                self._alone(job)  # one of them may be wrong, and the others need not suffer
+            else:
+                job.fail(message.failure)
+        if isinstance(message, Failed) and not message.failure.is_request:
+            log.error("a run failed: %s\n%s", message.failure.message, message.trace)
+
+    def _alone(self, job: Job) -> None:
+        job.shares = False
+        job.wait_again()
+        self.queue.put_back(job)
+
+    def _died(self, slot: Slot, worker: Worker) -> None:
+        jobs, slot.jobs, slot.is_ready = slot.jobs, [], False
+        if self._is_stopping:
+            return
+        self.worker_restarts += 1
+        log.error("worker %s ended with code %s", worker.pid, worker.process.exitcode)
+        for job in reversed(jobs):
+            self._after_death(job)
+        slot.deaths += 1
+        if slot.deaths < _MOST_DEATHS:
+            self._start(slot)
+        else:
+            self._give_up(slot)
+
+    def _after_death(self, job: Job) -> None:
+        if timer := self._timers.pop(job, None):
+            timer.cancel()
+        if job.is_cancelling:
+            job.cancelled()
+        elif job.attempts >= _MOST_ATTEMPTS:
+            job.fail(_died(job.attempts))
+        elif not job.status.is_final:
+            job.wait_again()
+            self.queue.put_back(job)
+
+    def _give_up(self, slot: Slot) -> None:
+        slot.worker = None
+        self.failure = Failure(
+            kind="WorkerError", message=f"workers end as soon as they start ({_MOST_DEATHS} in a row)"
+        )
+        self._ready.set()
+        if not any(one.worker is not None for one in self.slots):
+            while (job := self.queue.take()) is not None:
+                job.fail(self.failure)
+
+
+def _stopping() -> Failure:
+    return Failure(kind="ShutdownError", message="the server is shutting down")
+
+
+def _died(attempts: int) -> Failure:
+    return Failure(
+        kind="WorkerError", message=f"the process that made the images ended, {attempts} times in a row"
+    )

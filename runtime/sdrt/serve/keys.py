@@ -1,0 +1,116 @@
+"""Keys that requests must have. Only their hashes are kept."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdrt.errors import RequestError, SdrtError
+
+__all__ = ["Keys", "key_of_header", "new_key", "read_keys"]
+
+_FEWEST = 16  # characters: shorter ones could be guessed
+_LINE = re.compile(r"([A-Za-z0-9_.-]{1,64}):sha256:([0-9a-f]{64})")
+_FITS = "lines of NAME:sha256:HASH, as sdrt serve --new-key NAME prints them"
+
+
+def _hash(key: str) -> bytes:
+    """The hash of a key. Keys are long and random, so a slow hash would protect nothing more."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The hashes of keys, with their names."""
+
+    hashes: tuple[tuple[str, bytes], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.hashes)
+
+    def name_of(self, key: str) -> str | None:
+        """The name of a key. None for one that is not known. Takes the same time for every key."""
+        found, given = None, _hash(key)
+        for name, known in self.hashes:
+            if hmac.compare_digest(given, known):
+                found = name
+        return found
+
+    @classmethod
+    def of(cls, keys: Iterable[str]) -> Keys:
+        """Keys that are given as they are.
+
+        Raises:
+            RequestError: a key is too short.
+        """
+        listed = tuple(keys)
+        if any(len(key) < _FEWEST for key in listed):
+            raise RequestError(
+                f"a key has fewer than {_FEWEST} characters: make one with sdrt serve --new-key NAME",
+                argument="api_key",
+            )
+        return cls(tuple((f"key-{number}", _hash(key)) for number, key in enumerate(listed, start=1)))
+
+    def __add__(self, other: Keys) -> Keys:
+        return Keys(self.hashes + other.hashes)
+
+
+def read_keys(path: Path) -> Keys:
+    """The keys of a file with a line for each, `NAME:sha256:HASH`. Empty lines and those that begin with # are skipped.
+
+    Raises:
+        RequestError: a line is something else.
+        SdrtError: the file cannot be read.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise SdrtError(f"{path} cannot be read: {error}", path=path) from error
+    hashes = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = _LINE.fullmatch(line.strip())
+        if found is None:
+            raise RequestError.expected(
+                f"line {number} of {path} is no key", _FITS, argument="api_keys", path=path
+            )
+        hashes.append((found[1], bytes.fromhex(found[2])))
+    return Keys(tuple(hashes))
+
+
+def new_key(name: str) -> tuple[str, str]:
+    """A new key, and the line that a file of keys has for it.
+
+    Raises:
+        RequestError: the name has other characters than letters, digits, dots, underscores and hyphens.
+    """
+    key = f"sdrt-{secrets.token_urlsafe(32)}"
+    line = f"{name}:sha256:{_hash(key).hex()}"
+    if _LINE.fullmatch(line) is None:
+        raise RequestError.expected(
+            f"{name!r} is no name of a key",
+            "letters, digits, dots, underscores and hyphens",
+            argument="new_key",
+        )
+    return key, line
+
+
+def key_of_header(authorization: str) -> str | None:
+    """The key in an `Authorization` header: `Bearer KEY`, or the password of `Basic`, as clients of A1111 send it."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(value.strip(), validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeError):
+        return None

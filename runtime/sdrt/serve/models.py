@@ -1,0 +1,101 @@
+"""The models that a worker has open, the least recently used of which it lets go of."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sdrt.benchmark.memory import own_bytes
+from sdrt.common.notices import Notify
+from sdrt.model_folder.folder import expand
+
+if TYPE_CHECKING:
+    from sdrt.pipeline import StableDiffusionPipeline
+
+__all__ = ["Models", "ServedModel"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """A model that the server offers.
+
+    Attributes:
+        name: what requests call it.
+        source: a folder, a checkpoint, an embedded model or a hub id.
+        options: further arguments of `StableDiffusionPipeline.from_pretrained`.
+    """
+
+    name: str
+    source: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Models:
+    """Pipelines by their models' names. One is opened when it is asked for.
+
+    Args:
+        served: the models.
+        options: arguments of `from_pretrained` for all of them.
+        max_memory: when the process takes more bytes than this, models other than the newest are closed.
+        notify: receives what the pipelines say.
+    """
+
+    def __init__(
+        self,
+        served: Mapping[str, ServedModel],
+        options: Mapping[str, Any],
+        max_memory: int | None,
+        notify: Notify,
+    ) -> None:
+        self._served, self._options, self._max_memory, self._notify = served, options, max_memory, notify
+        self._open: OrderedDict[str, StableDiffusionPipeline] = OrderedDict()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The open models, the least recently used first."""
+        return tuple(self._open)
+
+    def get(self, name: str) -> StableDiffusionPipeline:
+        """The pipeline of a model.
+
+        Raises:
+            ModelError, ProviderError, RequestError: it cannot be opened.
+        """
+        if name not in self._open:
+            model = self._served[name]
+            self._close_until(room=_bytes_of(model.source), keep=0)
+            self._open[name] = self._opened(model)
+        self._open.move_to_end(name)
+        return self._open[name]
+
+    def trim(self) -> None:
+        """Close models other than the newest while the process takes more memory than allowed."""
+        self._close_until(room=0, keep=1)
+
+    def _close_until(self, *, room: int, keep: int) -> None:
+        """Close the least recently used models until `room` bytes are free below the limit, or only `keep` are open."""
+        while len(self._open) > keep and self._lacks(room):
+            _, pipeline = self._open.popitem(last=False)
+            pipeline.close()
+
+    def _lacks(self, room: int) -> bool:
+        taken = own_bytes("self")
+        return self._max_memory is not None and taken is not None and taken + room > self._max_memory
+
+    def _opened(self, model: ServedModel) -> StableDiffusionPipeline:
+        from sdrt.pipeline import StableDiffusionPipeline
+
+        options = {**self._options, **model.options}
+        return StableDiffusionPipeline.from_pretrained(model.source, notify=self._notify, **options)
+
+
+def _bytes_of(source: str) -> int:
+    """The bytes of a model's files. 0 for one that is not on this machine."""
+    place = expand(source)
+    try:
+        files = [one for one in place.rglob("*") if one.is_file()] if place.is_dir() else [place]
+        return sum(one.stat().st_size for one in files)
+    except OSError:
+        return 0

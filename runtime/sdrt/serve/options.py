@@ -1,0 +1,100 @@
+"""The options of the server."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sdrt.serve.keys import Keys
+from sdrt.serve.models import ServedModel
+from sdrt.serve.worker_process import WorkerSetup
+
+__all__ = ["DEFAULT_PORT", "Limits", "ServeOptions", "is_loopback"]
+
+DEFAULT_PORT = 7860
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one request, and all of them together, may take.
+
+    Attributes:
+        queue: jobs that may wait.
+        body: bytes of a request.
+        images: images of a request.
+        steps: steps of an image.
+        pixels: pixels of an image, its own or one that the user gives.
+        timeout: seconds that a run may take. None for any time.
+        kept_seconds, kept_bytes: how long results are kept for those who ask later, and how much of them.
+        grace: seconds for what runs when the server stops.
+    """
+
+    queue: int = 64
+    body: int = 64 * 2**20
+    images: int = 16
+    steps: int = 150
+    pixels: int = 2048 * 2048
+    timeout: float | None = 3600.0
+    kept_seconds: float = 600.0
+    kept_bytes: int = 256 * 2**20
+    grace: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """What to serve, and how.
+
+    Attributes:
+        models: the models, the default one first.
+        providers: a worker for each.
+        loading: arguments of `StableDiffusionPipeline.from_pretrained` for every model.
+        lora_dir: the folder in which names of LoRAs are looked up.
+        keys: the keys of which a request must have one. Empty for none.
+        origins: other sites whose pages may use the server.
+        hosts: further names of this server, which requests may have in their `Host`.
+        preload: whether to open the first model before the server says that it is ready.
+        max_batch: how many jobs may share a run.
+        max_memory: bytes of a worker above which it lets go of models.
+        log_prompts: whether prompts may appear in logs.
+        limits: the limits.
+    """
+
+    models: Sequence[ServedModel]
+    providers: Sequence[str] = ("auto",)
+    loading: Mapping[str, Any] = field(default_factory=dict)
+    lora_dir: Path | None = None
+    keys: Keys = field(default_factory=Keys)
+    origins: Sequence[str] = ()
+    hosts: Sequence[str] = ()
+    preload: bool = True
+    max_batch: int = 1
+    max_memory: int | None = None
+    log_prompts: bool = False
+    limits: Limits = Limits()
+
+    def setups(self) -> list[WorkerSetup]:
+        """What each worker needs to know."""
+        models = {model.name: model for model in self.models}
+        first = self.models[0].name if self.preload else None
+        return [
+            WorkerSetup(
+                models=models,
+                options={**self.loading, "provider": provider},
+                first=first,
+                max_memory=self.max_memory,
+            )
+            for provider in self.providers
+        ]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,56 @@
+"""An id for each request, and a line in the log: no prompt, no key, no query."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["RequestLog"]
+
+log = logging.getLogger("sdrt.serve.access")
+
+_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_QUIET = ("/healthz", "/readyz", "/metrics")
+
+
+class RequestLog:
+    """Gives each request an id (`X-Request-ID`, the client's own if it has one) and logs its answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        started, status = time.perf_counter(), 0
+
+        async def with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, with_id)
+        finally:
+            if scope["path"] not in _QUIET:
+                facts = {
+                    "request_id": request_id,
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": status,
+                    "seconds": round(time.perf_counter() - started, 4),
+                    "client": scope["state"].get("client"),
+                }
+                log.info("request", extra={"facts": facts})

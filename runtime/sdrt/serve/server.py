@@ -1,0 +1,90 @@
+"""Runs the application on a port with uvicorn."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from sdrt.errors import SdrtError
+from sdrt.serve.app import make_app
+from sdrt.serve.options import ServeOptions
+
+__all__ = ["bound_socket", "serve"]
+
+_MORE_PORTS = 100
+
+
+def bound_socket(host: str, port: int, *, others: bool) -> socket.socket:
+    """A socket that listens on a port, or on the next free one if `others`.
+
+    Raises:
+        SdrtError: the address is not this machine's, or no port is free.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for number in range(port, min(port + (_MORE_PORTS if others and port else 1), 65536)):
+        made = socket.socket(family, socket.SOCK_STREAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            made.bind((host, number))
+            made.listen(2048)
+        except OSError as error:
+            made.close()
+            if error.errno == errno.EADDRINUSE:
+                continue
+            raise SdrtError(f"cannot listen on {host} port {number}: {error.strerror or error}") from error
+        return made
+    raise SdrtError.advised(f"port {port} of {host} is taken", "choose another with --port, or 0 for any")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which says when it listens, and ends without raising the signal again."""
+
+    def __init__(self, config: uvicorn.Config, listens: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._listens = listens
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, and say that it listens."""
+        await super().startup(sockets)
+        if self.started:
+            self._listens()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Let SIGINT and SIGTERM end the server, which is then done: the exit code is 0."""
+        before = {
+            number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def serve(options: ServeOptions, listening: socket.socket, started: Callable[[], object]) -> None:
+    """Answer requests until the process gets SIGINT or SIGTERM. Calls `started` when it listens.
+
+    Raises:
+        SdrtError: the application did not start.
+    """
+
+    config = uvicorn.Config(
+        make_app(options),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        ws="none",
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(options.limits.grace) + 5,
+    )
+    server = _Server(config, started)
+    server.run(sockets=[listening])
+    if not server.started:
+        raise SdrtError("the server did not start: the log says why")

@@ -1,0 +1,143 @@
+"""The server's state: the models that it offers, the queue, the workers, and the jobs that are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sdrt.serve.dispatcher import Dispatcher
+from sdrt.serve.errors import ServeError, queue_full
+from sdrt.serve.job import Job
+from sdrt.serve.job_queue import JobQueue, QueueFullError
+from sdrt.serve.options import ServeOptions
+from sdrt.serve.task import ImageTask
+
+__all__ = ["Counts", "Service"]
+
+
+@dataclass
+class Counts:
+    """What the server has done since it started."""
+
+    by_status: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    def add(self, job: Job) -> None:
+        """Count a job that is over."""
+        self.by_status[job.status.value] += 1
+        self.images += len(job.made.images) if job.made else 0
+        if job.started is not None and job.finished is not None:
+            self.seconds += job.finished - job.started
+            self.waited += job.started - job.created
+
+
+class Service:
+    """Accepts tasks and keeps their results for a while. All methods belong to the thread of the event loop."""
+
+    def __init__(self, options: ServeOptions) -> None:
+        self.options, self.limits = options, options.limits
+        self.queue = JobQueue(options.limits.queue)
+        self.dispatcher = Dispatcher(
+            self.queue,
+            options.setups(),
+            max_batch=options.max_batch,
+            timeout=options.limits.timeout,
+        )
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._seconds_per_job = 1.0
+        self.counts = Counts()
+        self._watchers: set[asyncio.Task[None]] = set()
+        self.default_model = options.models[0].name
+        self.started = time.time()
+        self.is_stopping = False
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The models that requests can name, the default one first."""
+        return tuple(model.name for model in self.options.models)
+
+    @property
+    def lora_dir(self) -> Path | None:
+        """The folder in which names of LoRAs are looked up."""
+        return self.options.lora_dir
+
+    def submit(self, task: ImageTask, client: str, priority: int = 0) -> Job:
+        """Accept a task.
+
+        Raises:
+            ServeError: the server is shutting down, or too many jobs wait.
+        """
+        if self.is_stopping:
+            raise ServeError(503, "the server is shutting down", code="shutting_down")
+        job = Job(task=task, client=client, priority=priority)
+        try:
+            self.queue.put(job)
+        except QueueFullError:
+            self.counts.refused += 1
+            raise queue_full(self.queue.bound, self._retry_after()) from None
+        self._forget_old()
+        self._jobs[job.id] = job
+        watcher = asyncio.ensure_future(self._note(job))
+        self._watchers.add(watcher)
+        watcher.add_done_callback(self._watchers.discard)
+        self.dispatcher.wake()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Stop a job, wherever it is. Its place is free as soon as its worker has stopped."""
+        self.dispatcher.cancel(job)
+        self.dispatcher.wake()
+
+    def job(self, id: str, client: str) -> Job:
+        """A job of a client.
+
+        Raises:
+            ServeError: there is none, or it is another's.
+        """
+        job = self._jobs.get(id)
+        if job is None or job.client != client:
+            raise ServeError(404, f"there is no job {id[:64]!r}, or no longer", code="job_not_found")
+        return job
+
+    def jobs(self, client: str) -> Iterator[Job]:
+        """The jobs of a client, the newest first."""
+        return (job for job in reversed(self._jobs.values()) if job.client == client)
+
+    def forget(self, job: Job) -> None:
+        """Keep nothing of a job that is over."""
+        if job.status.is_final:
+            self._jobs.pop(job.id, None)
+
+    def position(self, job: Job) -> int | None:
+        """How many jobs are before a waiting one. None if it does not wait."""
+        return next((place for place, one in enumerate(self.queue) if one is job), None)
+
+    async def _note(self, job: Job) -> None:
+        """After a job, count it, and learn how long one takes, for `Retry-After`."""
+        await job.over()
+        self.counts.add(job)
+        if job.started is not None and job.finished is not None:
+            self._seconds_per_job += 0.2 * (job.finished - job.started - self._seconds_per_job)
+
+    def _retry_after(self) -> int:
+        """Seconds until a worker probably takes the next job."""
+        workers = max(1, len(self.dispatcher.slots))
+        return max(1, min(600, round(self._seconds_per_job / workers)))
+
+    def _forget_old(self) -> None:
+        """Forget the results that were kept longest, so that memory is bounded."""
+        now, over = time.time(), [job for job in self._jobs.values() if job.finished is not None]
+        total = sum(job.num_bytes for job in over)
+        for job in sorted(over, key=lambda one: one.finished or 0):
+            is_old = now - (job.finished or 0) > self.limits.kept_seconds
+            if not is_old and total <= self.limits.kept_bytes and len(self._jobs) < 10_000:
+                break
+            total -= job.num_bytes
+            del self._jobs[job.id]

@@ -1,0 +1,143 @@
+"""What goes to a worker and what comes back. All of it is pickled, because workers are other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Failure", "FileFormat", "ImageTask", "Made", "MadeImage", "Progress"]
+
+_OWN = ("prompt", "negative_prompt", "seed")
+"""The settings that images of one run may differ in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFormat:
+    """How an image becomes a file.
+
+    Attributes:
+        suffix: ".png", ".jpg" or ".webp".
+        quality: from 1 to 100, for JPEG and WebP. None for what `sdrt generate` uses.
+        metadata: whether the file says how the image was made.
+    """
+
+    suffix: str = ".png"
+    quality: int | None = None
+    metadata: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTask:
+    """Images to make with one call of a pipeline.
+
+    Attributes:
+        model: the name under which the server has the model.
+        settings: arguments of the call. Images are the bytes of files, and the seed is a number.
+        file_format: the format of the images.
+        previews: how many previews to make, spread over the steps.
+    """
+
+    model: str
+    settings: Mapping[str, Any]
+    file_format: FileFormat = FileFormat()
+    previews: int = 0
+
+    def shares_run_with(self, other: ImageTask) -> bool:
+        """Whether one call can make the images of both. Pixels then differ from those of two calls by rounding."""
+        return (
+            self.model == other.model
+            and self._is_alone()
+            and other._is_alone()
+            and self._common() == other._common()
+        )
+
+    def _is_alone(self) -> bool:
+        """Whether this is one image of a text, without tags that change the model, and without images of the user."""
+        values = self.settings
+        texts = [str(values.get(name) or "") for name in _OWN[:2]]
+        return (
+            isinstance(values.get("prompt"), str)
+            and isinstance(values.get("seed"), int)
+            and values.get("num_images_per_prompt", 1) == 1
+            and not any("<" in text for text in texts)
+            and not any(isinstance(value, (bytes, list)) for value in values.values())
+        )
+
+    def _common(self) -> dict[str, Any]:
+        given = {name: value for name, value in self.settings.items() if name not in _OWN}
+        # A missing negative prompt is not an empty one: SDXL takes zeros for it.
+        return given | {"has_negative": self.settings.get("negative_prompt") is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """A step is done.
+
+    Attributes:
+        step: how many steps are done.
+        num_steps: how many there are. None if the scheduler chooses its steps as it goes.
+        preview: a PNG file, if it is time for a preview.
+        preview_index: which preview this is, counted from 0.
+    """
+
+    step: int
+    num_steps: int | None
+    preview: bytes | None = None
+    preview_index: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeImage:
+    """An image as a file.
+
+    Attributes:
+        data: the file.
+        seed: the seed that makes it again on its own.
+        width, height: its size in pixels.
+        text: how it was made, as A1111 writes it.
+        flagged: whether the safety checker flagged it. None if none looked.
+    """
+
+    data: bytes = field(repr=False)
+    seed: int
+    width: int
+    height: int
+    text: str
+    flagged: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """The result of a task.
+
+    Attributes:
+        images: the images.
+        settings: the settings after the model's defaults were filled in, by name. Those that are not given are missing.
+        seconds: how long it took in the worker.
+        skipped_calls: how many evaluations `accelerate` made without the U-Net.
+        notices: what the pipeline said.
+    """
+
+    images: tuple[MadeImage, ...]
+    settings: Mapping[str, Any]
+    seconds: float
+    skipped_calls: int = 0
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a task made no images.
+
+    Attributes:
+        kind: the name of the error's class, such as "RequestError".
+        message: what it says.
+        argument: the setting that is wrong.
+        is_request: whether the caller can mend it.
+    """
+
+    kind: str
+    message: str
+    argument: str | None = None
+    is_request: bool = False

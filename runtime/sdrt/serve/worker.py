@@ -1,0 +1,74 @@
+"""The server's side of a worker: starts its process, sends it runs, and receives what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from sdrt.serve.task import ImageTask
+from sdrt.serve.worker_process import Cancel, Run, Stop, WorkerSetup, main
+
+__all__ = ["Worker"]
+
+_CONTEXT = multiprocessing.get_context("spawn")
+
+
+class Worker:
+    """A process that makes images. All methods belong to the thread of the event loop.
+
+    Args:
+        setup: what the process needs to know.
+        heard: called in the event loop with the worker and each message from it, and with None when it has ended.
+    """
+
+    def __init__(self, setup: WorkerSetup, heard: Callable[[Worker, Any], object]) -> None:
+        self._setup, self._heard, self._loop = setup, heard, asyncio.get_running_loop()
+        self._connection, theirs = _CONTEXT.Pipe()
+        self.process = _CONTEXT.Process(target=main, args=(theirs, setup), name="sdrt-worker", daemon=True)
+        self.process.start()
+        theirs.close()
+        self.number = 0
+        self.open_models: tuple[str, ...] = ()
+        threading.Thread(target=self._listen, name="sdrt-worker", daemon=True).start()
+
+    @property
+    def pid(self) -> int | None:
+        """The id of the process."""
+        return self.process.pid
+
+    def run(self, tasks: Sequence[ImageTask]) -> int:
+        """Send a run, and return its number. If the process has just ended, `heard` says so."""
+        self.number += 1
+        self._send(Run(self.number, tasks))
+        return self.number
+
+    def cancel(self) -> None:
+        """Stop the newest run."""
+        self._send(Cancel(self.number))
+
+    def stop(self) -> None:
+        """Let the process end after its run."""
+        self._send(Stop())
+
+    def kill(self) -> None:
+        """End the process now."""
+        self.process.kill()
+
+    def _send(self, message: Any) -> None:
+        with suppress(OSError):
+            self._connection.send(message)
+
+    def _listen(self) -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                self._tell(self._connection.recv())
+        self.process.join()
+        self._tell(None)
+
+    def _tell(self, message: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._heard, self, message)

@@ -1,0 +1,193 @@
+"""A worker: the process that makes images. It gets messages from the server through a pipe, and answers there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+from sdrt.errors import RunCancelledError
+from sdrt.serve.models import Models, ServedModel
+from sdrt.serve.task import Failure, ImageTask, Made, Progress
+
+__all__ = ["Cancelled", "Done", "Failed", "Ready", "Run", "Stepped", "Stop", "WorkerSetup", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSetup:
+    """What a worker needs to know.
+
+    Attributes:
+        models: the models that it can open, by name.
+        options: arguments of `StableDiffusionPipeline.from_pretrained`.
+        first: the model to open at once. None to open each when it is asked for.
+        max_memory: bytes above which it closes models. None for no limit.
+    """
+
+    models: Mapping[str, ServedModel]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    first: str | None = None
+    max_memory: int | None = None
+
+
+# To the worker. `number` counts the runs of this worker.
+
+
+@dataclass(frozen=True)
+class Run:
+    """Make images, for one task or several that share a run."""
+
+    number: int
+    tasks: Sequence[ImageTask]
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Stop a run."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End the process after the run that it does now."""
+
+
+# From the worker.
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker takes runs. `failure` says why its first model could not be opened."""
+
+    provider: str | None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """A step of a run is done."""
+
+    number: int
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run is done. `open_models` are those that the worker has open now."""
+
+    number: int
+    made: Sequence[Made]
+    open_models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A run failed. `trace` is for the log."""
+
+    number: int
+    failure: Failure
+    open_models: tuple[str, ...]
+    trace: str = ""
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """A run was cancelled."""
+
+    number: int
+    open_models: tuple[str, ...]
+
+
+def main(connection: Connection, setup: WorkerSetup) -> None:
+    """The function of the process. It returns when the server says so, or is gone."""
+    # A terminal sends Ctrl-C to the whole group, and the server decides what ends when.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _Worker(connection, setup).work()
+
+
+class _Worker:
+    def __init__(self, connection: Connection, setup: WorkerSetup) -> None:
+        self._connection, self._setup = connection, setup
+        self._notices: list[str] = []
+        self._models = Models(setup.models, setup.options, setup.max_memory, self._notices.append)
+        self._runs: deque[Run | Stop] = deque()
+        self._arrived = threading.Condition()
+        self._cancelled: set[int] = set()
+
+    def work(self) -> None:
+        """Do one run after the other."""
+        threading.Thread(target=self._read, name="sdrt-messages", daemon=True).start()
+        self._send(self._ready())
+        while isinstance(message := self._next(), Run):
+            self._send(self._answer(message))
+            self._cancelled.discard(message.number)
+            self._models.trim()
+
+    def _read(self) -> None:
+        """Receive messages. They arrive during runs too."""
+        try:
+            while True:
+                message = self._connection.recv()
+                if isinstance(message, Cancel):
+                    self._cancelled.add(message.number)
+                    continue
+                with self._arrived:
+                    self._runs.append(message)
+                    self._arrived.notify()
+        except (EOFError, OSError):
+            # The server is gone, so nobody waits for an answer, and nothing was promised to a file.
+            os._exit(1)
+
+    def _next(self) -> Run | Stop:
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._runs)
+            return self._runs.popleft()
+
+    def _ready(self) -> Ready:
+        first = self._setup.first
+        if first is None:
+            return Ready(None)
+        try:
+            return Ready(self._models.get(first).load().provider)
+        except Exception as error:  # told by the server, which then ends
+            from sdrt.serve.make import failure_of
+
+            return Ready(None, failure_of(error))
+
+    def _answer(self, run: Run) -> Done | Failed | Cancelled:
+        from sdrt.serve.make import failure_of, make
+
+        self._notices.clear()
+        try:
+            made = make(
+                self._models.get(run.tasks[0].model),
+                run.tasks,
+                emit=lambda progress: self._send(Stepped(run.number, progress)),
+                cancel=lambda: run.number in self._cancelled,
+                notices=self._notices,
+            )
+        except RunCancelledError:
+            return Cancelled(run.number, self._models.names)
+        except Exception as error:  # every request gets an answer, and the worker goes on
+            return Failed(run.number, failure_of(error), self._models.names, _trace(error))
+        return Done(run.number, made, self._models.names)
+
+    def _send(self, message: Any) -> None:
+        try:
+            self._connection.send(message)
+        except OSError:  # the server is gone
+            sys.exit(1)
+
+
+def _trace(error: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(error))
