@@ -14,8 +14,8 @@ from sdrt.serve.options import is_loopback
 
 __all__ = ["OPEN_PATHS", "Access"]
 
-OPEN_PATHS = ("/", "/healthz", "/readyz", "/page/")
-"""What needs no key: the page, which asks for one, and what a load balancer looks at."""
+OPEN_PATHS = ("/", "/healthz", "/readyz", "/page/", "/v1/images/files/")
+"""What needs no key: the page, which asks for one, what a load balancer looks at, and images by signed addresses."""
 
 
 class Access:

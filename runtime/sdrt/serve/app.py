@@ -86,7 +86,9 @@ async def _invalid(request: Request, error: RequestValidationError) -> Response:
     message = f"{field or 'the body'}: {first['msg']}"
     if first["type"] == "extra_forbidden":
         message = f"unknown field {field!r}"
-    return error_response(request.url.path, ServeError(422, message, field=field, code=first["type"]))
+    # OpenAI's clients raise another exception for 422 than for other errors of a request.
+    status = 400 if request.url.path.startswith("/v1/") else 422
+    return error_response(request.url.path, ServeError(status, message, field=field, code=first["type"]))
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:

@@ -14,6 +14,7 @@ from sdrt.images.files import FORMATS, Format, save
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
 from sdrt.serve.task import Failure, FileFormat, ImageTask, Made, MadeImage, Progress
+from sdrt.serve.tokens import prompt_tokens
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,6 +64,7 @@ def make(
             seconds=seconds,
             skipped_calls=output.skipped_calls,
             notices=tuple(notices),
+            prompt_tokens=prompt_tokens(pipeline.model, tasks[index]),
         )
         for index, part in enumerate(_parts(len(output.seeds), len(tasks)))
     ]

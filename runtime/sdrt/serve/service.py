@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
@@ -56,6 +57,7 @@ class Service:
         self._watchers: set[asyncio.Task[None]] = set()
         self.default_model = options.models[0].name
         self.started = time.time()
+        self.secret = secrets.token_bytes(32)
         self.is_stopping = False
 
     @property
@@ -105,6 +107,10 @@ class Service:
         if job is None or job.client != client:
             raise ServeError(404, f"there is no job {id[:64]!r}, or no longer", code="job_not_found")
         return job
+
+    def signed_job(self, id: str) -> Job | None:
+        """A job by its id alone, for those who show that this server gave it to them with `secret`."""
+        return self._jobs.get(id)
 
     def jobs(self, client: str) -> Iterator[Job]:
         """The jobs of a client, the newest first."""

@@ -36,12 +36,14 @@ class ImageTask:
         settings: arguments of the call. Images are the bytes of files, and the seed is a number.
         file_format: the format of the images.
         previews: how many previews to make, spread over the steps.
+        counts_tokens: whether to count the tokens of the prompts.
     """
 
     model: str
     settings: Mapping[str, Any]
     file_format: FileFormat = FileFormat()
     previews: int = 0
+    counts_tokens: bool = False
 
     def shares_run_with(self, other: ImageTask) -> bool:
         """Whether one call can make the images of both. Pixels then differ from those of two calls by rounding."""
@@ -61,6 +63,8 @@ class ImageTask:
             and isinstance(values.get("seed"), int)
             and values.get("num_images_per_prompt", 1) == 1
             and not any("<" in text for text in texts)
+            # Previews show the first image of a run, which may be another client's.
+            and not self.previews
             and not any(isinstance(value, (bytes, list)) for value in values.values())
         )
 
@@ -117,6 +121,7 @@ class Made:
         seconds: how long it took in the worker.
         skipped_calls: how many evaluations `accelerate` made without the U-Net.
         notices: what the pipeline said.
+        prompt_tokens: how many tokens the prompt and the negative prompt have. None if they were not counted.
     """
 
     images: tuple[MadeImage, ...]
@@ -124,6 +129,7 @@ class Made:
     seconds: float
     skipped_calls: int = 0
     notices: tuple[str, ...] = ()
+    prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,43 +3,93 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import suppress
+from typing import TypeVar
 
 from fastapi import Request
 
 from sdrt.serve.errors import ServeError, of_failure
 from sdrt.serve.job import Job, Status
 from sdrt.serve.service import Service
-from sdrt.serve.task import Made
+from sdrt.serve.task import Made, Progress
 
-__all__ = ["made_or_raise", "wait_for"]
+__all__ = ["begun", "made_or_raise", "wait_for"]
+
+T = TypeVar("T")
 
 
 async def wait_for(
-    request: Request, service: Service, job: Job, fields: Mapping[str, str] | None = None
+    request: Request,
+    service: Service,
+    job: Job,
+    fields: Mapping[str, str] | None = None,
+    *,
+    keeps: bool = False,
 ) -> Made:
     """The result of a job. The job is cancelled if the client goes away.
 
-    `fields` has the API's names of settings that it calls otherwise.
+    `fields` has the API's names of settings that it calls otherwise. With `keeps`, the job can be asked for later.
 
     Raises:
         ServeError: the job failed, was cancelled, or nobody waits for it any more.
     """
-    over = asyncio.ensure_future(job.over())
-    gone = asyncio.ensure_future(_gone(request))
     try:
-        await asyncio.wait((over, gone), return_when=asyncio.FIRST_COMPLETED)
+        await _unless_gone(request, job.over())
     finally:
-        for one in (over, gone):
-            one.cancel()
-        for one in (over, gone):
-            with suppress(asyncio.CancelledError):
-                await one
         if not job.status.is_final:
             service.cancel(job)
-    service.forget(job)
+    if not (keeps and job.made):
+        service.forget(job)
     return made_or_raise(job, fields)
+
+
+async def begun(
+    request: Request, service: Service, job: Job, fields: Mapping[str, str] | None = None
+) -> AsyncIterator[Progress]:
+    """Wait for the first step of a job. Returns its steps, also the first.
+
+    A job that cannot be made mostly fails before, and its error is then the answer, with its status. The job is
+    cancelled if the client goes away meanwhile.
+
+    Raises:
+        ServeError: the job failed, was cancelled, or nobody waits for it any more.
+    """
+    steps = job.steps()
+    first = None
+    try:
+        first = await _unless_gone(request, _next(steps))
+    finally:
+        if first is None:
+            service.cancel(job)
+    if first is None:
+        service.forget(job)
+        made_or_raise(job, fields)
+    return _from(first, steps)
+
+
+async def _next(steps: AsyncIterator[Progress]) -> Progress | None:
+    return await anext(steps, None)
+
+
+async def _from(first: Progress | None, rest: AsyncIterator[Progress]) -> AsyncIterator[Progress]:
+    if first is not None:
+        yield first
+    async for step in rest:
+        yield step
+
+
+async def _unless_gone(request: Request, wanted: Coroutine[None, None, T]) -> T | None:
+    """What `wanted` returns. None if the client goes away before."""
+    found, gone = asyncio.ensure_future(wanted), asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((found, gone), return_when=asyncio.FIRST_COMPLETED)
+        return found.result() if found.done() else None
+    finally:
+        for one in (found, gone):
+            one.cancel()
+            with suppress(asyncio.CancelledError):
+                await one
 
 
 def made_or_raise(job: Job, fields: Mapping[str, str] | None = None) -> Made:
