@@ -37,6 +37,7 @@ class ImageTask:
         file_format: the format of the images.
         previews: how many previews to make, spread over the steps.
         counts_tokens: whether to count the tokens of the prompts.
+        max_pixels: the most pixels of an image. None for the runtime's own limits.
     """
 
     model: str
@@ -44,6 +45,7 @@ class ImageTask:
     file_format: FileFormat = FileFormat()
     previews: int = 0
     counts_tokens: bool = False
+    max_pixels: int | None = None
 
     def shares_run_with(self, other: ImageTask) -> bool:
         """Whether one call can make the images of both. Pixels then differ from those of two calls by rounding."""

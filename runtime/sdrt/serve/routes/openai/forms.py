@@ -103,7 +103,11 @@ async def _sorted(given: FormData, takes: tuple[str, ...]) -> Form:
                 raise ServeError(400, f"{shown!r} is a file, which is not expected here", field=shown)
             form.files.setdefault(name, []).append(await value.read())
         elif name in takes:
-            raise ServeError(400, f"{shown!r} is a text: expected a file", field=shown.removesuffix("[]"))
+            raise ServeError(
+                400,
+                f"{shown!r} is a text: expected a file, as this server fetches nothing",
+                field=shown.removesuffix("[]"),
+            )
         else:
             form.texts.setdefault(name, []).append(value)
     return form
@@ -122,6 +126,8 @@ def _loras(texts: dict[str, list[str]]) -> list[Lora] | None:
     except ValidationError as error:
         first = error.errors()[0]
         raise ServeError(400, f"lora: {first['msg']}", field="lora", code=first["type"]) from None
+    except ServeError as error:
+        raise ServeError(400, f"lora: {error.message}", field="lora", code=error.code) from None
 
 
 def _few(loras: list[Lora]) -> list[Lora]:
