@@ -34,7 +34,8 @@ def answer(
         {
             "b64_json": None if by_url else _base64(image.data),
             "url": url(index) if by_url else None,
-            "revised_prompt": _revised(asked, made),
+            # Prompts are used as they are.
+            "revised_prompt": None,
             "seed": image.seed,
             "nsfw_content_detected": image.flagged,
         }
@@ -95,12 +96,6 @@ def _facts(asked: Asked, image: MadeImage | None) -> dict[str, Any]:
         "size": (asked.size or "auto") if image is None else f"{image.width}x{image.height}",
     }
     return facts | ({"safety_identifier": asked.identifier} if asked.identifier else {})
-
-
-def _revised(asked: Asked, made: Made) -> str | None:
-    """The prompt after wildcards were chosen, if that changed it."""
-    used = made.settings.get("prompt")
-    return used if isinstance(asked, Prompted) and isinstance(used, str) and used != asked.prompt else None
 
 
 def _usage(made: Made, images: int, given: int) -> dict[str, Any]:

@@ -33,7 +33,7 @@ async def image_file(request: Request, job_id: str, index: int, signature: str =
     service = service_of(request)
     known = _signature(service, job_id, index)
     # The log has paths, so they alone must not lead to an image.
-    if not hmac.compare_digest(known, signature.encode("utf-8", "replace").decode("latin-1")):
+    if not hmac.compare_digest(known.encode(), signature.encode("utf-8", "replace")):
         raise _none()
     job = service.signed_job(job_id)
     if job is None or job.made is None or not 0 <= index < len(job.made.images):

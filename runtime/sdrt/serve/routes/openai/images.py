@@ -58,7 +58,10 @@ async def edit(request: Request) -> Response:
     if mask is not None:
         most = service_of(request).limits.pixels
         given["mask_image"] = await asyncio.to_thread(mask_file, mask, most)
-    return await _made(request, asked, given, kind="image_edit")
+    try:
+        return await _made(request, asked, given, kind="image_edit")
+    except ServeError as error:
+        raise _of_references(error) from None
 
 
 @router.post("/v1/images/variations", openapi_extra=_form_of(Variation, image=_FILE))
@@ -69,6 +72,17 @@ async def vary(request: Request) -> Response:
     if len(images) > 1:
         raise ServeError(400, f"the form has 'image' {len(images)} times", field="image")
     return await _made(request, asked, {"image": images[0]}, kind="image_variation")
+
+
+def _of_references(error: ServeError) -> ServeError:
+    """An error about image prompts in the words of this API."""
+    if not error.message.startswith("ip_adapter_image"):
+        return error
+    reason = error.message.partition(":")[0].removeprefix("ip_adapter_image ")
+    message = (
+        f"image: the first image is edited, and another one {reason}: give one image, or choose another model"
+    )
+    return ServeError(error.status, message, field=error.field, code=error.code)
 
 
 async def _made(request: Request, asked: Asked, given: dict[str, Any], *, kind: str) -> Response:
