@@ -6,6 +6,7 @@ import logging
 import re
 import time
 import uuid
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -48,7 +49,8 @@ class RequestLog:
                 facts = {
                     "request_id": request_id,
                     "method": scope["method"],
-                    "path": scope["path"],
+                    # Without escapes, a path with a line break would write lines of its own.
+                    "path": quote(scope["path"], safe="/:@!$&'()*+,;="),
                     "status": status,
                     "seconds": round(time.perf_counter() - started, 4),
                     "client": scope["state"].get("client"),

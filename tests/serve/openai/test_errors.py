@@ -83,6 +83,13 @@ def test_unknown_models_are_not_found(client: OpenAI) -> None:
         assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
 
 
+def test_a_name_writes_no_line_of_the_log(server: Running) -> None:
+    """Paths have what clients write, so the log has them with escapes."""
+    assert httpx.get(f"{server.url}/v1/models/a%0A12:00:00%20GET%20/forged%20200").status_code == 404
+    wait_for(lambda: "%0A12:00:00%20GET%20/forged" in server.log.read_text())
+    assert "\n12:00:00 GET /forged" not in server.log.read_text()
+
+
 BODIES = [
     (b'{"prompt": "a", "seed": NaN}', None, "NaN"),
     (b'{"prompt": "a", "prompt": "b"}', "prompt", "twice"),

@@ -29,18 +29,17 @@ __all__ = ["router"]
 router = APIRouter(route_class=StrictRoute)
 
 
-def _form_of(kind: type[Asked], **files: dict[str, Any]) -> dict[str, Any]:
+def _form_of(kind: type[Asked], files: dict[str, Any]) -> dict[str, Any]:
     """The description of a form, which FastAPI does not read itself."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
     schema["properties"] |= files
-    schema["required"] = [*schema.get("required", ()), "image"]
     content = {"multipart/form-data": {"schema": schema}}
     return {"requestBody": {"required": True, "content": content}}
 
 
 _FILE = {"type": "string", "format": "binary"}
-_FILES = {"anyOf": [_FILE, {"type": "array", "items": _FILE, "maxItems": MOST_IMAGES}]}
+_FILES = {"type": "array", "items": _FILE, "maxItems": MOST_IMAGES}
 
 
 @router.post("/v1/images/generations")
@@ -49,7 +48,9 @@ async def generate(request: Request, body: Generation) -> Response:
     return await _made(request, body, {}, kind="image_generation")
 
 
-@router.post("/v1/images/edits", openapi_extra=_form_of(Edit, image=_FILES, mask=_FILE))
+@router.post(
+    "/v1/images/edits", openapi_extra=_form_of(Edit, {"image": _FILE, "image[]": _FILES, "mask": _FILE})
+)
 async def edit(request: Request) -> Response:
     """Change an image, all of it or where the mask is transparent. Further images are image prompts."""
     form = await read_form(request, takes=("image", "image[]", "mask"))
@@ -64,7 +65,7 @@ async def edit(request: Request) -> Response:
         raise _of_references(error) from None
 
 
-@router.post("/v1/images/variations", openapi_extra=_form_of(Variation, image=_FILE))
+@router.post("/v1/images/variations", openapi_extra=_form_of(Variation, {"image": _FILE}))
 async def vary(request: Request) -> Response:
     """Make images that are like another."""
     form = await read_form(request, takes=("image",))
