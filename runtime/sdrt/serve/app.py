@@ -75,7 +75,9 @@ def _middleware(options: ServeOptions) -> list[Middleware]:
         CORSMiddleware,
         allow_origins=list(options.origins),
         allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["Authorization", "Content-Type"],
+        # OpenAI's client for browsers sends a dozen of its own, and reads these.
+        allow_headers=["*"],
+        expose_headers=["Retry-After", "X-Request-ID", "X-Should-Retry"],
     )
     access = Middleware(Access, options.keys, options.origins, options.hosts, refusal)
     return [own[0], *([cors] if options.origins else []), access, own[1]]

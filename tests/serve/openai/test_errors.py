@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -178,6 +179,20 @@ def test_with_the_key_all_works_and_an_address_needs_none(guarded: Running) -> N
         assert data is not None
         assert httpx.get(data[0].url or "").headers["content-type"] == "image/png"
         assert [model.id for model in client.models.list()] == ["shapes"]
+
+
+def test_a_page_of_a_named_site_may_use_openai_s_client(tmp_path: Path) -> None:
+    asked = "authorization,content-type,x-stainless-lang,x-stainless-retry-count"
+    with serving(tmp_path, "--cors", "https://example.org", "--lazy") as running:
+        for origin, allowed in (("https://example.org", 200), ("https://example.com", 400)):
+            headers = {
+                "Origin": origin,
+                "Access-Control-Request-Method": "POST",
+                "Access-Control-Request-Headers": asked,
+            }
+            answer = httpx.options(f"{running.url}/v1/images/generations", headers=headers)
+            assert answer.status_code == allowed
+            assert ("access-control-allow-origin" in answer.headers) == (allowed == 200)
 
 
 def test_too_many_requests_are_told_when_to_come_again(guarded: Running) -> None:

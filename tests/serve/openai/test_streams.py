@@ -6,6 +6,8 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -164,6 +166,25 @@ def test_previews_come_once_although_a_worker_dies(client: OpenAI, server: Runni
             os.kill(pid, signal.SIGKILL)
         events += list(stream)
     assert [getattr(event, "partial_image_index", None) for event in events] == [0, 1, 2, None]
+
+
+def test_previews_are_one_s_own_although_runs_are_shared(tmp_path: Path) -> None:
+    def events(prompt: str) -> list[str]:
+        with client.images.generate(prompt=prompt, stream=True, partial_images=1, extra_body=OWN) as stream:
+            return [event.b64_json for event in stream]
+
+    prompts = ["a red circle", "a blue square"]
+    with (
+        serving(tmp_path, "--max-batch", "4") as running,
+        client_of(running) as client,
+        running.client() as raw,
+    ):
+        # Both wait behind this one, and could share a run.
+        raw.post("/jobs", json={"prompt": "a", "num_inference_steps": 30})
+        with ThreadPoolExecutor(2) as pool:
+            together = list(pool.map(events, prompts))
+        assert together == [events(prompt) for prompt in prompts]
+    assert together[0][0] != together[1][0]
 
 
 @pytest.fixture(scope="module")
