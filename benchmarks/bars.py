@@ -32,6 +32,7 @@ SERVE = (
     ("start_seconds", "at most 1.5 s", 1.5, -1),
     ("overhead_median_ms", "at most 3 ms", 3.0, -1),
     ("overhead_p99_ms", "at most 10 ms", 10.0, -1),
+    ("cancel_ms", "at most 100 ms", 100.0, -1),
     ("throughput", "at least 0.95 of the pipeline alone", 0.95, 1),
     ("memory_drift", "at most 2 %", 0.02, -1),
     ("lost", "none", 0.0, -1),

@@ -5,6 +5,7 @@
 - **start**: from the start of the process until `/readyz` says yes, five times.
 - **overhead**: one client makes images one after the other. The overhead of each is its time for the client, without
   the seconds that the pipeline took in the worker.
+- **cancel**: from the request that cancels a running job until the job is over, at most, of twenty.
 - **load**: clients that each ask again as soon as they have an image. The images in a second are compared with those
   of the pipeline alone, with the best of some batch sizes, measured before and after. Memory is the sum over the server
   and its workers of what Linux counts as `Pss`, once a second. Its drift compares the last quarter with the second.
@@ -53,6 +54,8 @@ def compare(work: Path, options: Any) -> dict[str, Any]:
     with _served(work, options) as server:
         overheads = _overheads(server, options)
         say(f"overhead: {1000 * statistics.median(overheads):.2f} ms")
+        cancels = _cancels(server)
+        say(f"cancelling: {1000 * statistics.median(cancels):.0f} ms")
         load = _load(server, options)
         overload = _overload(server, options)
     alone.append(_alone(options))
@@ -61,6 +64,7 @@ def compare(work: Path, options: Any) -> dict[str, Any]:
         "start_seconds": statistics.median(starts),
         "overhead_median_ms": 1000 * statistics.median(overheads),
         "overhead_p99_ms": 1000 * _quantile(overheads, 0.99),
+        "cancel_ms": 1000 * max(cancels),
         "throughput": load["images"] / load["seconds"] / best,
         "lost": load["lost"] + overload["lost"],
         "memory_drift": load["drift"],
@@ -178,6 +182,28 @@ def _overheads(server: _Server, options: Any) -> list[float]:
             raise SystemExit(f"status {status}: {text[:300]!r}")
         found.append(taken - worked)
     return found[5:]  # without the first ones, which find nothing warm
+
+
+def _cancels(server: _Server) -> list[float]:
+    """Seconds from the request that cancels a running job until the job is over, twenty times."""
+    connection, found = server.connection(), []
+
+    def asked(method: str, path: str, body: str | None = None) -> dict[str, Any]:
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        told: dict[str, Any] = json.loads(connection.getresponse().read())
+        return told
+
+    task = json.dumps({"prompt": PROMPT, "num_inference_steps": 150})
+    for _ in range(20):
+        job = asked("POST", "/jobs", task)["id"]
+        while asked("GET", f"/jobs/{job}")["step"] < 2:
+            time.sleep(0.01)
+        started = time.perf_counter()
+        asked("DELETE", f"/jobs/{job}")
+        while asked("GET", f"/jobs/{job}")["status"] != "cancelled":
+            time.sleep(0.001)
+        found.append(time.perf_counter() - started)
+    return found
 
 
 def _load(server: _Server, options: Any) -> dict[str, Any]:
@@ -318,6 +344,7 @@ def table(figures: Mapping[str, Any]) -> str:
         ["start until ready", f"{own['start_seconds']:.2f} s"],
         ["overhead, median", f"{own['overhead_median_ms']:.2f} ms"],
         ["overhead, 99 of 100 below", f"{own['overhead_p99_ms']:.2f} ms"],
+        ["cancelling, at most", f"{own['cancel_ms']:.0f} ms"],
         ["images in a second under load", f"{load['images'] / load['seconds']:.2f}"],
         ["share of the pipeline alone at its best", f"{own['throughput']:.2f}"],
         ["memory under load", f"{own['memory_bytes'] / 1e6:.0f} MB ({own['memory_drift']:+.1%} in time)"],
