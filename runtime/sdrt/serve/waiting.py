@@ -41,7 +41,9 @@ async def wait_for(
             service.cancel(job)
     if not (keeps and job.made):
         service.forget(job)
-    return made_or_raise(job, fields)
+    made = made_or_raise(job, fields)
+    request.state.worker_seconds = made.seconds
+    return made
 
 
 async def begun(
