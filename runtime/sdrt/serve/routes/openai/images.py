@@ -38,7 +38,8 @@ def _form_of(kind: type[Asked], files: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-_FILE = {"type": "string", "format": "binary"}
+# As FastAPI describes files itself.
+_FILE = {"type": "string", "contentMediaType": "application/octet-stream"}
 _FILES = {"type": "array", "items": _FILE, "maxItems": MOST_IMAGES}
 
 
