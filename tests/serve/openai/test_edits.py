@@ -147,6 +147,7 @@ def prompted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield running
 
 
+@pytest.mark.full
 def test_further_images_are_image_prompts(prompted: Running) -> None:
     white = png(Image.new("RGB", (128, 128), "white"))
     with client_of(prompted) as client:
