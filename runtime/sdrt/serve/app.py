@@ -19,7 +19,7 @@ from sdrt.serve.body import BodyLimit
 from sdrt.serve.errors import ServeError
 from sdrt.serve.options import ServeOptions
 from sdrt.serve.request_log import RequestLog
-from sdrt.serve.routes import health, jobs, openai
+from sdrt.serve.routes import health, info, jobs, openai, page
 from sdrt.serve.service import Service
 
 __all__ = ["make_app"]
@@ -56,7 +56,7 @@ def make_app(options: ServeOptions) -> FastAPI:
             Exception: _unexpected,
         },
     )
-    for module in (health, openai, jobs):
+    for module in (health, openai, jobs, info, page):
         app.include_router(module.router)
     return app
 
