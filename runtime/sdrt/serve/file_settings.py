@@ -23,7 +23,7 @@ _FIELD = "file"
 # Facts that change no pixel, and those of which a field of the job says the same.
 _NO_DIFFERENCE = frozenset(
     {
-        *("size", "schedule_type", "batch_size", "version", "nsfw_content_detected", "lora_hashes"),
+        *("size", "schedule_type", "batch_size", "version", "nsfw_content_detected", "lora_hashes", "rng"),
         *("empty_negative_prompt", "wildcard_prompt", "wildcard_negative_prompt", "wildcard_prompt_2"),
         *("wildcard_negative_prompt_2", "ip_adapter_masked"),
     }
@@ -93,8 +93,10 @@ def _job_of(
     for name, value in values.items():
         if _is_usable(name, value, fields, models):
             request[name] = list(value) if isinstance(value, tuple) else value
-        elif name not in _NO_DIFFERENCE and (name, value) != ("rng", "CPU"):
+        elif name not in _NO_DIFFERENCE:
             differences.setdefault(labels[name], found.texts[labels[name]])
+    if values.get("rng") != "CPU":
+        differences["RNG"] = values.get("rng", "not named, so probably GPU, whose noise differs")
     return _with_names(request), differences
 
 

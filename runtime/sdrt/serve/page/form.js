@@ -24,8 +24,9 @@ export function offer(info) {
   offerLoras(info.loras);
   options("spacing", [["", "the scheduler’s"], ...info.spacings.map(({ name, title }) => [name, title])]);
   showModel();
-  byId("model").addEventListener("change", showModel);
 }
+
+byId("model").addEventListener("change", showModel);
 
 function options(id, rows) {
   const chosen = byId(id).value;
@@ -34,11 +35,12 @@ function options(id, rows) {
 }
 
 /** What is known of the chosen model. */
-export const facts = () => offered.models.find(({ name }) => name === byId("model").value);
-export const limits = () => offered.limits;
+export const facts = () => offered?.models.find(({ name }) => name === byId("model").value) ?? {};
+export const limits = () => offered?.limits;
 
 /** Show the model's own values where nothing is given. */
 function showModel() {
+  if (!offered) return;
   const own = facts();
   const size = start.size();
   const shown = { ...own, width: size?.width || own.width, height: size?.height || own.height };
@@ -53,7 +55,7 @@ function showModel() {
   byId("start").hidden = own.takes_image === false;
 }
 
-start.onChange(() => offered && showModel());
+start.onChange(showModel);
 
 /** The job that the form asks for. Throws ApiError with the field of a value that is none. */
 export async function collect() {

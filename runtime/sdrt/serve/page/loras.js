@@ -8,11 +8,12 @@ export function offerLoras(names) {
   known = names;
   byId("loras").hidden = !names.length;
   byId("lora-name").replaceChildren(...names.map((value) => make("option", { value, textContent: value })));
-  byId("lora-add").addEventListener("click", () => {
-    add(byId("lora-name").value, 1).focus();
-    announce(`${byId("lora-name").value} added`);
-  });
 }
+
+byId("lora-add").addEventListener("click", () => {
+  add(byId("lora-name").value, 1).focus();
+  announce(`${byId("lora-name").value} added`);
+});
 
 function add(name, weight) {
   const input = make("input", { type: "number", step: "0.05", value: weight, ariaLabel: `Weight of ${name}` });

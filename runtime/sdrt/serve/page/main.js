@@ -102,13 +102,20 @@ function begin() {
   });
   onClick("key-button", async () => {
     const given = await askForKey("");
-    if (given !== null) setKey(given);
+    if (given === null) return;
+    setKey(given);
+    await load();
   });
 }
 
-begin();
-await guarded(async () => {
+/** Offer what the server has, and show what it still keeps of this session. */
+const load = guarded(async () => {
+  const isFirst = !limits();
+  byId("form-error").textContent = "";
   offer(await getJson("info"));
   start.setLimit(limits().pixels);
-  await resume();
-})();
+  if (isFirst) await resume();
+});
+
+begin();
+await load();

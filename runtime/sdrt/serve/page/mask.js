@@ -140,7 +140,7 @@ function stroke(event) {
     const to = placeOf(one);
     pen.beginPath();
     pen.moveTo(...(last ?? to));
-    pen.lineTo(...to);
+    pen.lineTo(to[0], to[1] + 0.01); // a line of no length would not be drawn
     pen.stroke();
     last = to;
   }
