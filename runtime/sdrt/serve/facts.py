@@ -20,6 +20,7 @@ __all__ = ["facts_of", "offered"]
 _UNKNOWN: Mapping[str, Any] = dict.fromkeys(
     (
         *("task", "width", "height", "size_step", "num_inference_steps", "guidance_scale", "strength"),
+        "masked_strength",
         *("scheduler", "schedulers", "takes_image", "controlnets", "ip_adapters"),
     )
 )
@@ -69,6 +70,7 @@ def _facts(folder: ModelFolder) -> dict[str, Any]:
         "num_inference_steps": known.defaults.num_inference_steps,
         "guidance_scale": known.defaults.guidance_scale,
         "strength": None if "strength" in known.task.refuses else known.task.strength,
+        "masked_strength": None if "strength" in known.task.refuses else known.task.masked_strength,
         "scheduler": resolve_scheduler(None, config).name,
         "schedulers": [name for name in SAMPLERS if _runs(name, config)],
         "takes_image": known.has_vae_encoder,

@@ -136,9 +136,11 @@ def test_a_large_photo_is_made_to_fit(page: Page, tmp_path: Path) -> None:
 def test_the_mask_is_painted_erased_and_cleared(page: Page, tmp_path: Path) -> None:
     page.set_input_files("#image-file", blue_square(tmp_path / "start.png"))
     page.wait_for_selector("#mask")
+    assert page.get_attribute("#strength", "placeholder") == "0.8"
     page.click("#mask", position={"x": 50, "y": 50})
     first = canvas(page)
     assert first.any()
+    assert page.get_attribute("#strength", "placeholder") == "1"  # the model's, with a mask
     page.fill("#brush", "80")
     page.click("#mask", position={"x": 200, "y": 200})
     second = canvas(page)

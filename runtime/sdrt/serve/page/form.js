@@ -43,7 +43,8 @@ function showModel() {
   if (!offered) return;
   const own = facts();
   const size = start.size();
-  const shown = { ...own, width: size?.width || own.width, height: size?.height || own.height };
+  const strength = size?.width && start.isPainted() ? own.masked_strength : own.strength;
+  const shown = { ...own, strength, width: size?.width || own.width, height: size?.height || own.height };
   for (const name of ["width", "height", "num_inference_steps", "guidance_scale", "strength"]) {
     byId(name).placeholder = shown[name] ?? "the model’s";
   }

@@ -28,8 +28,9 @@ function rowFor(kind, name, preprocessors) {
   const choose = make("button", { type: "button", textContent: "Choose…", ariaLabel: `Choose an image for ${name}` });
   const remove = make("button", { type: "button", textContent: "Remove", ariaLabel: `Remove the image for ${name}`, hidden: true });
   const file = make("input", { type: "file", accept: "image/*", hidden: true, ariaLabel: `Image for ${name}` });
-  const weight = make("input", { type: "number", step: "0.05", placeholder: "1", ariaLabel: `Weight of ${name}` });
-  const options = kind.preprocessor ? preprocessors.map((value) => make("option", { value, textContent: value })) : [];
+  const weight = make("input", { type: "number", step: "0.05", placeholder: "weight", ariaLabel: `Weight of ${name}` });
+  const options = kind.preprocessor ? preprocessors.map((value) =>
+    make("option", { value, textContent: value === "none" ? "as it is" : value })) : [];
   const select = make("select", { ariaLabel: `Preprocessor for ${name}`, hidden: !kind.preprocessor }, ...options);
   const row = make("li", { className: "joined" }, make("span", { textContent: name }),
     make("img", { alt: "", hidden: true, className: "thumb" }), choose, remove, file, weight, select);

@@ -3,7 +3,7 @@
 import { announce, byId } from "./fields.js";
 import { addressOf, blobOf } from "./files.js";
 
-const PAINT = "#e11d48";
+const PAINT = "#e100ff";
 const MOST_HIGH = 480;
 let image = null; // {blob, width, height}, where the sizes are 0 for a file that this browser cannot show
 let changed = () => {};
@@ -79,7 +79,8 @@ export async function images() {
   return found;
 }
 
-const isPainted = () => pen.getImageData(0, 0, canvas.width, canvas.height).data.some((byte, at) => at % 4 === 3 && byte);
+/** Whether anything is painted. */
+export const isPainted = () => pen.getImageData(0, 0, canvas.width, canvas.height).data.some((byte, at) => at % 4 === 3 && byte);
 
 /** White where there is paint, and black elsewhere. */
 async function maskFile() {
@@ -117,9 +118,10 @@ export async function setMask(file) {
   }
   pen.putImageData(pixels, 0, 0);
   announce("Mask read");
+  changed();
 }
 
-export function clear() {
+function clear() {
   pen.clearRect(0, 0, canvas.width, canvas.height);
 }
 
@@ -166,6 +168,7 @@ byId("mask-paint").addEventListener("click", () => press(false));
 byId("mask-erase").addEventListener("click", () => press(true));
 byId("mask-clear").addEventListener("click", () => {
   clear();
+  changed();
   announce("Mask cleared");
 });
 canvas.addEventListener("pointerdown", (event) => {
@@ -179,5 +182,6 @@ canvas.addEventListener("pointermove", (event) => {
   moveRing(event);
   if (canvas.hasPointerCapture(event.pointerId)) stroke(event);
 });
+canvas.addEventListener("lostpointercapture", () => changed());
 canvas.addEventListener("pointerenter", () => (byId("ring").hidden = false));
 canvas.addEventListener("pointerleave", () => (byId("ring").hidden = true));

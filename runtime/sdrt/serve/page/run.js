@@ -22,7 +22,7 @@ export async function run(collect) {
     remember(id, body);
     current.id = id;
     if (current.isCancelled) await cancelJob(id);
-    if (matchMedia(NARROW).matches) byId("stage").scrollIntoView();
+    reveal();
     await follow(id, body);
   });
 }
@@ -98,12 +98,23 @@ function waiting({ position }) {
 
 function step({ step: done, num_steps: all, seconds, preview }) {
   if (!current.isCancelled) {
-    const left = all && seconds ? `, about ${Math.ceil((seconds / done) * (all - done))} s left` : "";
-    tell(all ? `Step ${done} of ${all}${left}` : `Step ${done}`, all ? done : null, all ?? 1);
+    const left = all && seconds ? Math.ceil((seconds / done) * (all - done)) : 0;
+    const words = left ? `, about ${left < 100 ? `${left} s` : `${Math.round(left / 60)} min`} left` : "";
+    tell(all ? `Step ${done} of ${all}${words}` : `Step ${done}`, all ? done : null, all ?? 1);
   }
   // Screen readers hear quarters, not every step.
   if (all && Math.floor((4 * done) / all) > Math.floor((4 * (done - 1)) / all)) announce(`Step ${done} of ${all}`);
-  if (preview) showPreview(`data:image/png;base64,${preview}`);
+  if (!preview) return;
+  showPreview(`data:image/png;base64,${preview}`);
+  if (!current.isSeen) reveal();
+  current.isSeen = true;
+}
+
+/** On a phone, images are below the form. */
+async function reveal() {
+  if (!matchMedia(NARROW).matches) return;
+  await byId("shown").decode().catch(() => {}); // its height is known then
+  byId("stage").scrollIntoView();
 }
 
 function tell(text, value, max) {
@@ -125,6 +136,7 @@ async function ended({ name, data }, id, body) {
 async function show({ images, seconds, notices }, id, body) {
   const blobs = await Promise.all(images.map((_, index) => imageOf(id, index)));
   add(images.map((one, index) => ({ ...one, blob: blobs[index], seconds, notices, body })));
+  if (!current?.isSeen) reveal();
 }
 
 const remembered = () => JSON.parse(sessionStorage.getItem(JOBS) ?? "[]");
