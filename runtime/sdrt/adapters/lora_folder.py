@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -69,6 +70,18 @@ class LoraFolder:
                 path=self.path,
             )
         raise self._missing(name, list(files))
+
+    def names(self) -> list[str]:
+        """The names by which `find` finds each file, in alphabetical order: with subfolders where names repeat.
+
+        Raises:
+            RequestError: the folder has too many files.
+        """
+        files = [relative for relative, _ in self._files()]
+        own = Counter(relative.rpartition("/")[2] for relative in files)
+        return sorted(
+            name if own[name := relative.rpartition("/")[2]] == 1 else f"./{relative}" for relative in files
+        )
 
     def of_hash(self, wanted: str) -> str | None:
         """The name by which `find` finds the file with this `short_hash`. None without such a file."""

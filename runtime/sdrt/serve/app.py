@@ -20,7 +20,7 @@ from sdrt.serve.body import BodyLimit
 from sdrt.serve.errors import ServeError
 from sdrt.serve.options import ServeOptions
 from sdrt.serve.request_log import RequestLog
-from sdrt.serve.routes import health, jobs, openai
+from sdrt.serve.routes import health, info, jobs, openai, page
 from sdrt.serve.service import Service
 from sdrt.serve.task import Failure
 
@@ -62,7 +62,7 @@ def make_app(options: ServeOptions, lost: Callable[[Failure], object] = lambda f
             Exception: _unexpected,
         },
     )
-    for module in (health, openai, jobs):
+    for module in (health, openai, jobs, info, page):
         app.include_router(module.router)
     return app
 

@@ -31,6 +31,13 @@ def test_names_are_those_of_files_or_of_the_trainer(tmp_path: Path) -> None:
     assert [folder.find(name) for name in ("oil", "style/oil", "style\\oil")] == [oil] * 3
 
 
+def test_every_file_has_a_name_by_which_it_is_found(tmp_path: Path) -> None:
+    files = [write(tmp_path / one) for one in ("b/ink.safetensors", "ink.safetensors", "c/d/oil.SAFETENSORS")]
+    folder = LoraFolder(tmp_path)
+    assert folder.names() == ["./b/ink", "./ink", "oil"]
+    assert {folder.find(name) for name in folder.names()} == set(files)
+
+
 def test_a_missing_name_and_an_ambiguous_one_are_refused(tmp_path: Path) -> None:
     for one in ("a", "b"):
         write(tmp_path / one / "ink.safetensors")
