@@ -19,7 +19,7 @@ def refusal(scope: Scope, error: ServeError) -> JSONResponse:
 
 def error_response(path: str, error: ServeError) -> JSONResponse:
     """An error in the form of the API that `path` belongs to."""
-    form = _openai if path.startswith("/v1/") else _a1111 if path.startswith("/sdapi/") else _own
+    form = _openai if path.startswith("/v1/") else _a1111 if path.startswith(_A1111) else _own
     return JSONResponse(form(error), status_code=error.status, headers=error.headers)
 
 
@@ -34,6 +34,7 @@ def _openai(error: ServeError) -> dict[str, Any]:
     }
 
 
+_A1111 = ("/sdapi/", "/controlnet/")
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 

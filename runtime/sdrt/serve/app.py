@@ -19,7 +19,7 @@ from sdrt.serve.body import BodyLimit
 from sdrt.serve.errors import ServeError
 from sdrt.serve.options import ServeOptions
 from sdrt.serve.request_log import RequestLog
-from sdrt.serve.routes import health, jobs, openai
+from sdrt.serve.routes import a1111, health, jobs, openai
 from sdrt.serve.service import Service
 
 __all__ = ["make_app"]
@@ -33,6 +33,7 @@ def make_app(options: ServeOptions) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service = app.state.service = Service(options)
+        app.state.a1111_clients = a1111.Clients()
         service.dispatcher.start()
         try:
             yield
@@ -56,7 +57,7 @@ def make_app(options: ServeOptions) -> FastAPI:
             Exception: _unexpected,
         },
     )
-    for module in (health, openai, jobs):
+    for module in (health, openai, a1111, jobs):
         app.include_router(module.router)
     return app
 
