@@ -40,8 +40,7 @@ def picture(data: bytes, field: str, most_pixels: int) -> Image.Image:
 
 def _mask(data: bytes, most_pixels: int, *, invert: bool) -> Image.Image:
     """Where to repaint, white: where the image is opaque if it has transparent parts, else where it is light."""
-    from PIL import Image
-    from PIL import ImageOps
+    from PIL import Image, ImageOps
 
     _check_size(data, _MASK, most_pixels)
     with _errors_of(_MASK):
@@ -179,8 +178,7 @@ def _refuse(resize_mode: int, content: int) -> None:
 
 def _filled(image: Image.Image, mask: Image.Image) -> Image.Image:
     """The image with the colours around the mask in it, blurred, the finest where they reach."""
-    from PIL import Image
-    from PIL import ImageFilter, ImageOps
+    from PIL import Image, ImageFilter, ImageOps
 
     mask = mask if mask.size == image.size else mask.resize(image.size)
     seen = Image.new("RGBa", image.size)
