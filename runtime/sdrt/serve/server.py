@@ -10,9 +10,11 @@ from contextlib import contextmanager
 
 import uvicorn
 
+from sdrt import errors
 from sdrt.errors import SdrtError
 from sdrt.serve.app import make_app
 from sdrt.serve.options import ServeOptions
+from sdrt.serve.task import Failure
 
 __all__ = ["bound_socket", "serve"]
 
@@ -71,11 +73,16 @@ def serve(options: ServeOptions, listening: socket.socket, started: Callable[[],
     """Answer requests until the process gets SIGINT or SIGTERM. Calls `started` when it listens.
 
     Raises:
-        SdrtError: the application did not start.
+        SdrtError: the application did not start, or no worker can be had. The error is of the kind that the worker met.
     """
+    failures: list[Failure] = []
+
+    def lost(failure: Failure) -> None:
+        failures.append(failure)
+        server.should_exit = True
 
     config = uvicorn.Config(
-        make_app(options),
+        make_app(options, lost),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -86,5 +93,14 @@ def serve(options: ServeOptions, listening: socket.socket, started: Callable[[],
     )
     server = _Server(config, started)
     server.run(sockets=[listening])
+    if failures:
+        raise _error_of(failures[0])
     if not server.started:
         raise SdrtError("the server did not start: the log says why")
+
+
+def _error_of(failure: Failure) -> SdrtError:
+    """The error of a worker, for this process's exit code."""
+    kind = getattr(errors, failure.kind, SdrtError)
+    made: SdrtError = kind(failure.message)
+    return made

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdrt.serve.dispatcher import Dispatcher
-from sdrt.serve.errors import ServeError, queue_full
+from sdrt.serve.errors import ServeError, of_failure, queue_full
 from sdrt.serve.job import Job
 from sdrt.serve.job_queue import JobQueue, QueueFullError
 from sdrt.serve.options import ServeOptions
@@ -76,6 +76,8 @@ class Service:
         """
         if self.is_stopping:
             raise ServeError(503, "the server is shutting down", code="shutting_down")
+        if (failure := self.dispatcher.failure) is not None and self.dispatcher.is_lost:
+            raise of_failure(failure)
         job = Job(task=task, client=client, priority=priority)
         try:
             self.queue.put(job)
