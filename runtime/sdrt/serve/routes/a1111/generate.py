@@ -67,9 +67,15 @@ async def _answer(request: Request, body: Txt2Img | Img2Img) -> JSONResponse:
         for job in run.jobs:
             service.cancel(job)
             service.forget(job)
-    if not made:
-        raise ServeError(409, "the images were interrupted before any was done", code="cancelled")
-    info = info_text(body, made, model=model, facts=facts, clip_skip=clip_skip, began=run.began)
+    info = info_text(
+        body,
+        made,
+        model=model,
+        facts=facts,
+        clip_skip=clip_skip,
+        seed=task.settings["seed"],
+        began=run.began,
+    )
     return JSONResponse({"images": _images(body, made), "parameters": _echo(body), "info": info})
 
 
@@ -94,6 +100,7 @@ async def _task(
     settings["negative_prompt"] = negative or None
     settings["num_images_per_prompt"] = body.batch_size
     size = (settings["width"], settings["height"])
+    _check_size(size, service)
     image = None
     if isinstance(body, Img2Img):
         settings |= await _pictures(service, body, size)
@@ -102,6 +109,17 @@ async def _task(
     most = service.limits.pixels
     settings |= await control_settings(body.alwayson_scripts, facts, image=image, size=size, most_pixels=most)
     return await image_task(service, settings, model=model, previews=_previews(settings), fields=FIELDS)
+
+
+def _check_size(size: tuple[int, int], service: Service) -> None:
+    """Check the size before images are brought to it. The worker checks what it makes."""
+    most = service.limits.pixels
+    if size[0] * size[1] > most:
+        raise ServeError(
+            400,
+            f"width times height is {size[0] * size[1]}: this server makes at most {most} pixels",
+            field="width",
+        )
 
 
 def _previews(settings: dict[str, Any]) -> int:

@@ -8,10 +8,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sdrt.common.version import __version__
 from sdrt.images.parameters import Parameters
+from sdrt.request.table import parse_size
 from sdrt.serve.routes.a1111.fields import Img2Img, Txt2Img
 from sdrt.serve.routes.a1111.model_facts import ModelFacts
-from sdrt.serve.task import Made, MadeImage
+from sdrt.serve.routes.a1111.texts import prompts_of
+from sdrt.serve.task import Made
 
 __all__ = ["info_text", "timestamp"]
 
@@ -37,43 +40,57 @@ def info_text(
     model: str,
     facts: ModelFacts,
     clip_skip: int,
+    seed: int,
     began: float,
 ) -> str:
     """The JSON of `info`.
 
     Args:
         body: the request.
-        made: the results of its batches.
+        made: the results of its batches, as many as are done.
         model: the model's name.
         facts: what is known of the model.
         clip_skip: `CLIP_stop_at_last_layers`.
+        seed: the seed of the first image.
         began: when it was accepted, in seconds of `time.time()`.
     """
     images = [image for one in made for image in one.images]
     texts = [Parameters.parse(image.text) for image in images]
-    first = texts[0]
-    subseeds = _subseeds(body, len(images))
+    # Nothing is made if the client has stopped it at once. The request then says what would have been.
+    first = texts[0] if texts else _of_body(body)
+    subseeds = _subseeds(body, max(1, len(images)))
     return json.dumps(
         {
             "prompt": first.prompt,
             "all_prompts": [one.prompt for one in texts],
             "negative_prompt": first.negative_prompt,
             "all_negative_prompts": [one.negative_prompt for one in texts],
-            "seed": images[0].seed,
+            "seed": images[0].seed if images else seed,
             "all_seeds": [image.seed for image in images],
             "subseed": subseeds[0],
-            "all_subseeds": subseeds,
-            **_of_request(body, made[0], first, images[0]),
+            "all_subseeds": subseeds[: len(images)],
+            **_of_request(body, first),
             "sd_model_name": model,
             "sd_model_hash": facts.short_hash or "",
             "infotexts": [image.text for image in images],
             "job_timestamp": timestamp(began),
             "clip_skip": clip_skip,
             "is_using_inpainting_conditioning": facts.sees_mask,
-            "version": first.settings.get("Version", ""),
+            "version": f"sdrt {__version__}",
         },
         ensure_ascii=False,
     )
+
+
+def _of_body(body: Txt2Img | Img2Img) -> Parameters:
+    prompt, negative = prompts_of(body)
+    settings = {
+        "Sampler": body.sampler_name or body.sampler_index,
+        "Steps": str(body.steps),
+        "CFG scale": str(body.cfg_scale),
+        "Size": f"{body.width}x{body.height}",
+    }
+    return Parameters(prompt=prompt, negative_prompt=negative, settings=settings)
 
 
 def _subseeds(body: Txt2Img | Img2Img, count: int) -> list[int]:
@@ -82,17 +99,17 @@ def _subseeds(body: Txt2Img | Img2Img, count: int) -> list[int]:
     return [first + index for index in range(count)]
 
 
-def _of_request(body: Txt2Img | Img2Img, made: Made, text: Parameters, image: MadeImage) -> dict[str, Any]:
+def _of_request(body: Txt2Img | Img2Img, text: Parameters) -> dict[str, Any]:
     settings = text.settings
-    width, _, height = settings.get("Size", "").partition("x")
+    width, height = parse_size(settings["Size"])
     has_strength = isinstance(body, Img2Img) or body.enable_hr
     return {
         "subseed_strength": body.subseed_strength,
-        "width": int(width) if width else image.width,
-        "height": int(height) if height else image.height,
-        "sampler_name": settings.get("Sampler", ""),
-        "cfg_scale": made.settings.get("guidance_scale", body.cfg_scale),
-        "steps": made.settings.get("num_inference_steps", body.steps),
+        "width": width,
+        "height": height,
+        "sampler_name": settings["Sampler"],
+        "cfg_scale": float(settings["CFG scale"]),
+        "steps": int(settings["Steps"]),
         "batch_size": body.batch_size,
         "restore_faces": False,
         "face_restoration_model": None,

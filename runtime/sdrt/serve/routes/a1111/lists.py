@@ -20,6 +20,8 @@ __all__ = ["router"]
 router = APIRouter()
 
 _UPSCALERS = ("None", "Lanczos", "Nearest")
+_OF_CONTROLNET = ("controlnet", "controlnet m2m")
+"""The scripts of the extension. webuiapi looks for the second, and without it repeats its units in later requests."""
 _TRAINER = "ss_"
 """How trainers begin the names of what they write into a LoRA."""
 
@@ -141,7 +143,7 @@ async def scripts(request: Request) -> dict[str, list[str]]:
     """The scripts of `alwayson_scripts`, in lower case as in A1111."""
     service = service_of(request)
     has_controlnet = any([(await facts_of(service, name)).controlnets for name in service.model_names])
-    names = ["controlnet"] if has_controlnet else []
+    names = list(_OF_CONTROLNET) if has_controlnet else []
     return {"txt2img": names, "img2img": names}
 
 

@@ -46,6 +46,7 @@ _LABELS = {
 }
 """The label in which each field is said."""
 
+_LEAST_STRENGTH = 1e-9
 _CLIP_SKIP = "override_settings.CLIP_stop_at_last_layers"
 FIELDS: Mapping[str, str] = {
     "num_inference_steps": "steps",
@@ -153,7 +154,8 @@ def _second_pass(body: Txt2Img) -> Iterator[tuple[str, str]]:
 
 
 def _image(body: Img2Img) -> Iterator[tuple[str, str]]:
-    yield "Denoising strength", str(body.denoising_strength)
+    # With 0, A1111 runs the last step.
+    yield "Denoising strength", str(body.denoising_strength or _LEAST_STRENGTH)
     if not body.mask:
         return
     if body.mask_blur is None and body.mask_blur_x != body.mask_blur_y:
