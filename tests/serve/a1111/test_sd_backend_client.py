@@ -54,7 +54,7 @@ def test_it_lists_what_the_server_has(backend: A1111Webservice) -> None:
 def test_it_knows_what_the_server_can_do(backend: A1111Webservice) -> None:
     found = backend.get_capabilities()
     assert (found.controlnet, found.scheduler) == (True, True)
-    assert not (found.ultimate_upscale or found.soft_inpainting or found.interrogate)
+    assert not any((found.ultimate_upscale, found.soft_inpainting, found.interrogate))
 
 
 def test_it_makes_images(backend: A1111Webservice) -> None:
@@ -90,7 +90,7 @@ def test_it_cancels(backend: A1111Webservice) -> None:
     handle = backend.submit_txt2img(params(steps=150))
     wait_for(lambda: backend.progress_check().state.sampling_step > 0)
     assert handle.cancel()
-    with pytest.raises(GenerationError, match="(?i)cancelled"):
+    with pytest.raises(GenerationError, match=r"(?i)cancelled"):
         handle.wait(_PATIENCE)
     # And the next one is made.
     assert backend.submit_txt2img(params()).wait(_PATIENCE).images

@@ -7,7 +7,7 @@ are in no class here are refused by name, unlike in A1111, which ignores them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -100,10 +100,7 @@ class _Generation(Asked):
     script_name: _NoName = ""
 
 
-class Txt2Img(_Generation):
-    """The body of `txt2img`."""
-
-    denoising_strength: float = Field(0.75, ge=0, le=1, description="Of the second pass.")
+class _SecondPass(Asked):
     enable_hr: bool = Field(False, description="Enlarge the image and denoise it again.")
     hr_scale: float = 2.0
     hr_upscaler: str | None = Field(None, description="Latent or Lanczos.")
@@ -121,11 +118,8 @@ class Txt2Img(_Generation):
     hr_checkpoint_name: Annotated[str, _only("", "None", "Use same checkpoint")] = ""
 
 
-class Img2Img(_Generation):
-    """The body of `img2img`."""
-
+class _Image(Asked):
     init_images: list[str] = Field([], description="One image, as base64.")
-    denoising_strength: float = Field(0.75, ge=0, le=1)
     resize_mode: int = Field(0, ge=0, le=3, description="0 stretches, 1 crops, 2 fills what is missing.")
     image_cfg_scale: float | None = Field(None, description="For models that follow instructions.")
     mask: str | None = Field(None, description="White, or opaque, where to repaint, as base64.")
@@ -143,6 +137,28 @@ class Img2Img(_Generation):
     initial_noise_multiplier: Annotated[float, _only(1)] = 1
     latent_mask: Annotated[str, _only("")] = ""
     mask_round: Annotated[bool, _only(True)] = True
+
+
+# Some clients send the fields of both routes to each. A1111 reads those of its own.
+
+
+class Txt2Img(_Generation, _SecondPass, _Image):
+    """The body of `txt2img`. The fields of `img2img` have no effect, as there is no image."""
+
+    denoising_strength: float = Field(0.75, ge=0, le=1, description="Of the second pass.")
+    init_images: Annotated[list[str], _only([])] = []
+    mask: Annotated[str, _only("")] = ""
+
+    others: ClassVar[frozenset[str]] = frozenset(_Image.model_fields)
+
+
+class Img2Img(_Generation, _SecondPass, _Image):
+    """The body of `img2img`. The fields of `txt2img` have no effect, as there is no second pass."""
+
+    denoising_strength: float = Field(0.75, ge=0, le=1)
+    enable_hr: _Off = False
+
+    others: ClassVar[frozenset[str]] = frozenset(_SecondPass.model_fields)
 
 
 def refuse_effects(body: BaseModel) -> None:

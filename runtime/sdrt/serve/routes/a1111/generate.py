@@ -200,7 +200,7 @@ def _images(body: Txt2Img | Img2Img, made: Sequence[Made]) -> list[str]:
 
 def _echo(body: Txt2Img | Img2Img) -> dict[str, Any]:
     """The request with A1111's defaults."""
-    echoed = body.model_dump()
+    echoed = body.model_dump(exclude=set(body.others))
     if isinstance(body, Img2Img) and not body.include_init_images:
         echoed |= {"init_images": None, "mask": None}
     return echoed

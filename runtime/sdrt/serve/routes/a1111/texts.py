@@ -50,6 +50,7 @@ _LEAST_STRENGTH = 1e-9
 _CLIP_SKIP = "override_settings.CLIP_stop_at_last_layers"
 FIELDS: Mapping[str, str] = {
     "num_inference_steps": "steps",
+    "size": "width",
     "guidance_scale": "cfg_scale",
     "scheduler": "sampler_name",
     "spacing": "scheduler",
