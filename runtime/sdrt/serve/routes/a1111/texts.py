@@ -7,6 +7,7 @@ pass. So the fields become a text's labels, and the reader says what they mean a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from sdrt.errors import RequestError
@@ -47,6 +48,7 @@ _LABELS = {
 """The label in which each field is said."""
 
 _LEAST_STRENGTH = 1e-9
+_MOST_KEPT = 2000
 _CLIP_SKIP = "override_settings.CLIP_stop_at_last_layers"
 FIELDS: Mapping[str, str] = {
     "num_inference_steps": "steps",
@@ -93,10 +95,15 @@ def settings_of(body: Txt2Img | Img2Img, clip_skip: int) -> dict[str, Any]:
     Raises:
         ServeError: a field has a value that sdrt does not have.
     """
-    found = translate(_all_texts(body, clip_skip))
+    texts = _all_texts(body, clip_skip)
+    seed = texts.pop("Seed", None)
+    # Long texts would fill the memory.
+    is_short = sum(map(len, texts.values())) < _MOST_KEPT
+    found = _translated(tuple(texts.items())) if is_short else translate(texts)
     _refuse_differences(found, body)
+    own = {name: text for name, text in found.texts.items() if name != "Model"}
     try:
-        values = settings_values({name: text for name, text in found.texts.items() if name != "Model"})
+        values = settings_values(own if seed is None else own | {"Seed": seed})
     except RequestError as error:
         field = FIELDS.get(error.argument or "", error.argument)
         raise ServeError(400, f"{field}: {error}", field=field) from None
@@ -105,6 +112,12 @@ def settings_of(body: Txt2Img | Img2Img, clip_skip: int) -> dict[str, Any]:
         "width": width,
         "height": height,
     }
+
+
+@lru_cache(maxsize=256)
+def _translated(texts: tuple[tuple[str, str], ...]) -> Translation:
+    """What labels mean. Requests differ mostly in their prompts and seeds, and reading takes milliseconds."""
+    return translate(dict(texts))
 
 
 def _all_texts(body: Txt2Img | Img2Img, clip_skip: int) -> dict[str, str]:
