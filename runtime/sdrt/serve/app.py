@@ -45,8 +45,7 @@ def make_app(options: ServeOptions, lost: Callable[[Failure], object] = lambda f
             yield
         finally:
             watch.cancel()
-            service.is_stopping = True
-            await service.dispatcher.stop(options.limits.grace)
+            await service.stop()
 
     app = FastAPI(
         title="sdrt",

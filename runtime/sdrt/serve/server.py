@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
@@ -46,15 +46,25 @@ def bound_socket(host: str, port: int, *, others: bool) -> socket.socket:
 class _Server(uvicorn.Server):
     """uvicorn's server, which says when it listens, and ends without raising the signal again."""
 
-    def __init__(self, config: uvicorn.Config, listens: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listens: Callable[[], object],
+        finish_jobs: Callable[[], Awaitable[object]],
+    ) -> None:
         super().__init__(config)
-        self._listens = listens
+        self._listens, self._finish_jobs = listens, finish_jobs
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, and say that it listens."""
         await super().startup(sockets)
         if self.started:
             self._listens()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """First let the jobs end, so that those who wait for them get an answer, then close the connections."""
+        await self._finish_jobs()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -81,17 +91,18 @@ def serve(options: ServeOptions, listening: socket.socket, started: Callable[[],
         failures.append(failure)
         server.should_exit = True
 
+    app = make_app(options, lost)
     config = uvicorn.Config(
-        make_app(options, lost),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
         lifespan="on",
         ws="none",
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=int(options.limits.grace) + 5,
+        timeout_graceful_shutdown=5,
     )
-    server = _Server(config, started)
+    server = _Server(config, started, lambda: app.state.service.stop())
     server.run(sockets=[listening])
     if failures:
         raise _error_of(failures[0])

@@ -92,6 +92,12 @@ class Service:
         self.dispatcher.wake()
         return job
 
+    async def stop(self) -> None:
+        """Accept nothing more, refuse what waits, and let what runs finish as long as the limits say."""
+        if not self.is_stopping:
+            self.is_stopping = True
+            await self.dispatcher.stop(self.limits.grace)
+
     def cancel(self, job: Job) -> None:
         """Stop a job, wherever it is. Its place is free as soon as its worker has stopped."""
         self.dispatcher.cancel(job)

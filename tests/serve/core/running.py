@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 
 __all__ = ["Running", "serving"]
 
@@ -35,14 +36,19 @@ class Running:
 
     def workers(self) -> list[int]:
         """The processes that make images."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        spawned = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        return [int(pid) for pid in spawned]
+        return [one.pid for one in psutil.Process(self.process.pid).children() if _is_worker(one)]
 
     def wait_until_ready(self) -> None:
         """Wait until a worker takes jobs."""
         with self.client() as client:
             wait_for(lambda: client.get("/readyz").status_code == 200)
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return any("spawn_main" in word for word in process.cmdline())
+    except psutil.Error:  # it has just ended
+        return False
 
 
 def wait_for(happens: object) -> None:
