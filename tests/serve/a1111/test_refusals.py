@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -220,3 +221,11 @@ def test_no_path_of_the_server_is_told(client: httpx.Client) -> None:
     assert found["field"] == "prompt"
     assert "nothing" in found["detail"]
     assert "loras/" not in found["detail"]
+
+
+def test_the_documentation_has_every_field() -> None:
+    from sdrt.serve.routes.a1111.fields import Img2Img, Txt2Img
+
+    page = (Path(__file__).parents[3] / "docs" / "serve-a1111.md").read_text("utf-8")
+    for name in {*Txt2Img.model_fields, *Img2Img.model_fields}:
+        assert f"`{name}`" in page, name
