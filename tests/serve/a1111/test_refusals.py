@@ -229,3 +229,30 @@ def test_the_documentation_has_every_field() -> None:
     page = (Path(__file__).parents[3] / "docs" / "serve-a1111.md").read_text("utf-8")
     for name in {*Txt2Img.model_fields, *Img2Img.model_fields}:
         assert f"`{name}`" in page, name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # No answer could repeat these.
+        '{"prompt": "a", "comments": {"a": 1e999}}',
+        '{"prompt": "\\ud800"}',
+        '{"prompt": "a", "cfg_scale": NaN}',
+        '{"prompt": "a", "prompt": "b"}',
+        '{"alwayson_scripts": {"ControlNet": {"args": [{"image": {"image": 3}}]}}}',
+        '{"alwayson_scripts": {"ControlNet": {"args": ["canny"]}}}',
+        '{"alwayson_scripts": {"ControlNet": []}}',
+        '{"override_settings": {"sd_model_checkpoint": ["shapes"]}}',
+        '{"infotext": "a\\nSteps: x, Sampler: y, CFG scale: z"}',
+        "[]",
+    ],
+)
+def test_no_body_is_an_error_of_the_server(client: httpx.Client, text: str) -> None:
+    for route in ("txt2img", "img2img"):
+        answer = client.post(f"/sdapi/v1/{route}", content=text, headers={"Content-Type": "application/json"})
+        assert 400 <= answer.status_code < 500, answer.text
+        assert answer.json()["detail"]
+
+
+def test_the_pixels_of_an_image_whose_text_is_asked_for_are_bounded(client: httpx.Client) -> None:
+    assert refused(client, "png-info", {"image": image(4096, 2048)})["field"] == "image"

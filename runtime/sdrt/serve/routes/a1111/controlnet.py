@@ -26,6 +26,13 @@ _MODES = {mode.title.lower(): name for name, mode in CONTROL_MODES.items()} | di
 )
 
 
+class _WithMask(Asked):
+    """An image as older clients send it."""
+
+    image: str | None = None
+    mask: str | None = None
+
+
 class Unit(Asked):
     """A unit of A1111's ControlNet extension."""
 
@@ -33,8 +40,8 @@ class Unit(Asked):
     module: str = "none"
     model: str = "None"
     weight: float = 1.0
-    image: str | dict[str, Any] | None = None
-    input_image: str | dict[str, Any] | None = None
+    image: str | _WithMask | None = None
+    input_image: str | _WithMask | None = None
     resize_mode: int | str = 1
     guidance_start: float = 0.0
     guidance_end: float = 1.0
@@ -58,9 +65,9 @@ class Unit(Asked):
 
     @property
     def picture(self) -> str | None:
-        """The image as base64, which older clients put beside a mask."""
+        """The image as base64."""
         given = self.image or self.input_image
-        return given.get("image") if isinstance(given, dict) else given
+        return given.image if isinstance(given, _WithMask) else given
 
 
 async def control_settings(
@@ -133,7 +140,7 @@ def _refuse(unit: Unit) -> None:
     if unit.input_mode != "simple":
         raise unsupported(f"{_FIELD}.input_mode", unit.input_mode, "simple")
     given = unit.image or unit.input_image
-    inner = given.get("mask") if isinstance(given, dict) else None
+    inner = given.mask if isinstance(given, _WithMask) else None
     for name, mask in (
         ("mask", unit.mask or unit.mask_image or inner),
         ("effective_region_mask", unit.effective_region_mask),

@@ -12,13 +12,13 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from sdrt.errors import RequestError
-from sdrt.images.metadata import read_metadata
+from sdrt.images.metadata import ImageMetadata, read_metadata
 from sdrt.serve.asked import decoded
 from sdrt.serve.body import StrictRoute
 from sdrt.serve.errors import ServeError
 from sdrt.serve.make import encoded
 from sdrt.serve.routes.a1111.fields import Asked, Only, refuse_effects, unsupported
-from sdrt.serve.routes.a1111.pictures import fitted, picture
+from sdrt.serve.routes.a1111.pictures import check_size, fitted, picture
 from sdrt.serve.routes.common import service_of
 from sdrt.serve.task import FileFormat
 
@@ -168,10 +168,7 @@ def _scaled(body: _Enlarging, image: Image.Image, upscaler: str) -> Image.Image:
 async def png_info(request: Request, body: PngInfo) -> dict[str, Any]:
     """How an image was made, by any program that sdrt can read."""
     data = decoded(body.image.strip(), "image")
-    try:
-        found = await asyncio.to_thread(read_metadata, data)
-    except RequestError as error:
-        raise ServeError(400, str(error), field="image") from None
+    found = await asyncio.to_thread(_metadata, data, service_of(request).limits.pixels)
     named = {"Prompt": found.prompt, "Negative prompt": found.negative_prompt, **found.settings}
     width, x, height = named.get("Size", "").partition("x")
     if x:
@@ -184,3 +181,12 @@ async def png_info(request: Request, body: PngInfo) -> dict[str, Any]:
         "items": {"parameters": found.text} if has_text else {},
         "parameters": named if has_text else {},
     }
+
+
+def _metadata(data: bytes, most_pixels: int) -> ImageMetadata:
+    # A text may be in the pixels, which are then decoded.
+    check_size(data, "image", most_pixels)
+    try:
+        return read_metadata(data)
+    except RequestError as error:
+        raise ServeError(400, str(error), field="image") from None

@@ -15,7 +15,7 @@ from sdrt.serve.errors import ServeError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["as_png", "fitted", "is_resized", "picture", "prepared"]
+__all__ = ["as_png", "check_size", "fitted", "is_resized", "picture", "prepared"]
 
 _STRETCH, _CROP, _FILL, _LATENT = range(4)
 _KEEP, _AROUND = 1, 0
@@ -33,7 +33,7 @@ def picture(data: bytes, field: str, most_pixels: int) -> Image.Image:
     """
     from PIL import Image
 
-    _check_size(data, field, most_pixels)
+    check_size(data, field, most_pixels)
     with _errors_of(field):
         return Image.fromarray(read_images(field, data)[0])
 
@@ -42,7 +42,7 @@ def _mask(data: bytes, most_pixels: int, *, invert: bool) -> Image.Image:
     """Where to repaint, white: where the image is opaque if it has transparent parts, else where it is light."""
     from PIL import Image, ImageOps
 
-    _check_size(data, _MASK, most_pixels)
+    check_size(data, _MASK, most_pixels)
     with _errors_of(_MASK):
         mask = _opacity(data) or Image.fromarray(
             read_images(_MASK, data, ground=(0, 0, 0), gray=True)[0][..., 0]
@@ -63,8 +63,12 @@ def _opacity(data: bytes) -> Image.Image | None:
     return alpha.point(lambda level: 255 if level > _OPAQUE else 0)
 
 
-def _check_size(data: bytes, field: str, most_pixels: int) -> None:
-    """The size is known before the pixels are decoded."""
+def check_size(data: bytes, field: str, most_pixels: int) -> None:
+    """Check the size of the image in a file. It is known before the pixels are decoded.
+
+    Raises:
+        ServeError: it is no image, or has more than `most_pixels`.
+    """
     with _errors_of(field), opened(data, Subject(name=field, argument=field), decodes=False) as image:
         width, height = image.size
     if width * height > most_pixels:
