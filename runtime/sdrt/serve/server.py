@@ -97,6 +97,8 @@ def serve(options: ServeOptions, listening: socket.socket, started: Callable[[],
         log_config=None,
         access_log=False,
         server_header=False,
+        # Any local client could otherwise say that it is another one.
+        proxy_headers=False,
         lifespan="on",
         ws="none",
         timeout_keep_alive=75,

@@ -109,6 +109,7 @@ class Service:
         Raises:
             ServeError: there is none, or it is another's.
         """
+        self._forget_old()
         job = self._jobs.get(id)
         if job is None or job.client != client:
             raise ServeError(404, f"there is no job {id[:64]!r}, or no longer", code="job_not_found")
