@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from sdrt.serve.asked import decoded, image_task
 from sdrt.serve.body import StrictRoute
 from sdrt.serve.errors import ServeError
 from sdrt.serve.job import Job
-from sdrt.serve.routes.a1111.clients import Run, client_state
+from sdrt.serve.routes.a1111.clients import Client, Run, client_state
 from sdrt.serve.routes.a1111.controlnet import control_settings
 from sdrt.serve.routes.a1111.fields import Img2Img, Txt2Img, refuse_effects
 from sdrt.serve.routes.a1111.info import info_text
@@ -54,19 +55,12 @@ async def _answer(request: Request, body: Txt2Img | Img2Img) -> JSONResponse:
     model, clip_skip = await chosen(service, client, body.override_settings, "override_settings.")
     facts = await facts_of(service, model)
     task = await _task(service, body, model, clip_skip, facts)
+    jobs = _submitted(service, _batches(task, body.n_iter), client_of(request))
     if not body.override_settings_restore_afterwards:
         client.model, client.clip_skip = model, clip_skip
-    run = Run(
-        jobs=_submitted(service, _batches(task, body.n_iter), client_of(request)), task_id=body.force_task_id
-    )
-    client.runs.append(run)
-    try:
-        made = [one for job in run.jobs if (one := await _made(request, service, run, job)) is not None]
-    finally:
-        client.runs.remove(run)
-        for job in run.jobs:
-            service.cancel(job)
-            service.forget(job)
+    run = Run(jobs=jobs, task_id=body.force_task_id)
+    with _followed(service, client, run):
+        made = [one for job in jobs if (one := await _made(request, service, run, job)) is not None]
     info = info_text(
         body,
         made,
@@ -79,14 +73,32 @@ async def _answer(request: Request, body: Txt2Img | Img2Img) -> JSONResponse:
     return JSONResponse({"images": _images(body, made), "parameters": _echo(body), "info": info})
 
 
+@contextmanager
+def _followed(service: Service, client: Client, run: Run) -> Iterator[None]:
+    """Let the client ask for the progress of a run, and stop it. Nothing of it is left afterwards."""
+    client.runs.append(run)
+    try:
+        yield
+    finally:
+        client.runs.remove(run)
+        for job in run.jobs:
+            service.cancel(job)
+            service.forget(job)
+
+
 def _check_count(body: Txt2Img | Img2Img, service: Service) -> None:
     most = service.limits.images
     if body.batch_size * body.n_iter > most:
         field = "batch_size" if body.batch_size > most else "n_iter"
+        count = body.batch_size * body.n_iter
+        raise ServeError(
+            400, f"batch_size times n_iter is {count}: this server makes at most {most} images", field=field
+        )
+    if body.n_iter > service.queue.bound:
         raise ServeError(
             400,
-            f"batch_size times n_iter is {body.batch_size * body.n_iter}: this server makes at most {most} images",
-            field=field,
+            f"n_iter is {body.n_iter}: of this server's jobs, at most {service.queue.bound} wait",
+            field="n_iter",
         )
 
 
