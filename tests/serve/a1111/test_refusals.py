@@ -223,6 +223,12 @@ def test_no_path_of_the_server_is_told(client: httpx.Client) -> None:
     assert "loras/" not in found["detail"]
 
 
+def test_networks_that_would_not_be_used_are_named(client: httpx.Client) -> None:
+    found = refused(client, "txt2img", {**BODY, "prompt": "a circle <hypernet:old:1>"})
+    assert found["field"] == "prompt"
+    assert "<hypernet:old:1>" in found["detail"]
+
+
 def test_the_documentation_has_every_field() -> None:
     from sdrt.serve.routes.a1111.fields import Img2Img, Txt2Img
 

@@ -398,6 +398,9 @@ def test_a_key_is_the_password_of_set_auth(guarded: Running) -> None:
         api.txt2img(**CIRCLE)
     api.set_auth("anyone", KEY)
     assert api.txt2img(**CIRCLE).image.size == (SIDE, SIDE)
+    # This server has no folder of LoRAs.
+    with pytest.raises(RuntimeError, match="--lora-dir"):
+        api.txt2img(**{**CIRCLE, "prompt": "a red circle<lora:moon:1>"})
     api.set_auth("anyone", f"{KEY}x")
     with pytest.raises(RuntimeError, match="does not know"):
         api.txt2img(**CIRCLE)

@@ -12,6 +12,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
+from sdrt.prompts.tags import tags
+from sdrt.request.loras import LORA_TAGS
 from sdrt.serve.asked import decoded, image_task
 from sdrt.serve.body import StrictRoute
 from sdrt.serve.errors import ServeError
@@ -108,6 +110,7 @@ async def _task(
     """The task of the first batch."""
     settings = settings_of(body, clip_skip)
     settings["prompt"], negative = prompts_of(body)
+    _check_tags(settings["prompt"], service)
     # As in A1111, SDXL gets zeros for an empty one.
     settings["negative_prompt"] = negative or None
     settings["num_images_per_prompt"] = body.batch_size
@@ -121,6 +124,18 @@ async def _task(
     most = service.limits.pixels
     settings |= await control_settings(body.alwayson_scripts, facts, image=image, size=size, most_pixels=most)
     return await image_task(service, settings, model=model, previews=_previews(settings), fields=FIELDS)
+
+
+def _check_tags(prompt: str, service: Service) -> None:
+    """Check that networks of the prompt are used. A1111's answers have no place for a notice that one is not."""
+    for tag in tags(prompt):
+        if tag.kind not in LORA_TAGS:
+            reason = f"this server has no networks of the kind {tag.kind[:64]!r}"
+        elif service.lora_dir is None:
+            reason = "this server has no LoRAs (sdrt serve --lora-dir)"
+        else:
+            continue
+        raise ServeError(400, f"prompt has {tag.text[:128]}: {reason}", field="prompt", code="unsupported")
 
 
 def _check_size(size: tuple[int, int], service: Service) -> None:
