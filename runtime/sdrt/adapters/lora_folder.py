@@ -52,7 +52,7 @@ class LoraFolder:
         Raises:
             RequestError: no file has the name, or several have it.
         """
-        files = dict(self._files())
+        files = self.files()
         wanted = name.replace("\\", "/").removesuffix(_SUFFIX)
         found = [
             file
@@ -85,7 +85,7 @@ class LoraFolder:
 
     def of_hash(self, wanted: str) -> str | None:
         """The name by which `find` finds the file with this `short_hash`. None without such a file."""
-        files = dict(self._files())
+        files = self.files()
         for relative, file in files.items():
             with suppress(SdrtError, OSError):
                 if short_hash(file) == wanted and not set(relative) & set("<>:="):
@@ -93,6 +93,14 @@ class LoraFolder:
                     same = [one for one in files if own == one.rpartition("/")[2]]
                     return own if len(same) == 1 else f"./{relative}"
         return None
+
+    def files(self) -> dict[str, Path]:
+        """Each file, by its path in the folder without the extension.
+
+        Raises:
+            RequestError: the folder has too many files.
+        """
+        return dict(self._files())
 
     def _files(self) -> Iterator[tuple[str, Path]]:
         """Each file, by its path in the folder without the extension."""

@@ -23,7 +23,7 @@ def error_response(path: str, error: ServeError) -> JSONResponse:
     if path.startswith("/v1/"):
         form, headers = openai_error, headers | _retry(error)
     else:
-        form = _a1111 if path.startswith("/sdapi/") else _own
+        form = _a1111 if path.startswith(_A1111) else _own
     return JSONResponse(form(error), status_code=error.status, headers=headers)
 
 
@@ -45,6 +45,7 @@ def _retry(error: ServeError) -> dict[str, str]:
     return {"x-should-retry": "false"} if fails_again else {}
 
 
+_A1111 = ("/sdapi/", "/controlnet/")
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 

@@ -20,7 +20,7 @@ from sdrt.serve.body import BodyLimit
 from sdrt.serve.errors import ServeError
 from sdrt.serve.options import ServeOptions
 from sdrt.serve.request_log import RequestLog
-from sdrt.serve.routes import health, info, jobs, openai, page
+from sdrt.serve.routes import a1111, health, info, jobs, openai, page
 from sdrt.serve.service import Service
 from sdrt.serve.task import Failure
 
@@ -38,6 +38,7 @@ def make_app(options: ServeOptions, lost: Callable[[Failure], object] = lambda f
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service = app.state.service = Service(options)
+        app.state.a1111_clients = a1111.Clients()
         service.dispatcher.start()
         watch = asyncio.ensure_future(_tell_of_loss(service, lost))
         try:
@@ -62,7 +63,7 @@ def make_app(options: ServeOptions, lost: Callable[[Failure], object] = lambda f
             Exception: _unexpected,
         },
     )
-    for module in (health, openai, jobs, info, page):
+    for module in (health, openai, a1111, jobs, info, page):
         app.include_router(module.router)
     return app
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,24 +18,34 @@ from sdrt.serve.errors import ServeError
 __all__ = ["BodyLimit", "StrictRoute", "loads"]
 
 _DEEPEST = 64
+_SURROGATES = (rb"\ud", rb"\uD", b"\xed")
+"""What may begin half of a pair of code units, written as an escape or as bytes."""
 
 
 def loads(text: bytes) -> Any:
-    """Read JSON. Unlike Python's own reader, refuse NaN, infinity, repeated names and deep nesting.
+    """Read JSON. Unlike Python's own reader, refuse NaN, infinity, repeated names, deep nesting and half characters.
 
     Raises:
         ServeError: it is something else.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse, object_pairs_hook=_unique)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique)
         _check_depth(value)
+        if any(mark in text for mark in _SURROGATES):
+            # No answer could repeat half of a pair.
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ServeError(400, f"the JSON is nested more than {_DEEPEST} deep", code="invalid_json") from None
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise ServeError(400, "the body is not UTF-8: expected JSON", code="invalid_json") from None
     except ValueError as error:
         raise ServeError(400, f"the body is not JSON: {error}", code="invalid_json") from None
     return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text[:64])
 
 
 def _refuse(constant: str) -> Any:
