@@ -89,6 +89,8 @@ def _check_size(request: Request, max_pixels: int | None) -> None:
         RequestError: an image has too many pixels.
     """
     width, height, scale = request.width or 0, request.height or 0, request.hires_scale or 1.0
+    if request.outpaint is not None:
+        width, height = _outpainted(request)
     if max_pixels is not None and width * height * scale**2 > max_pixels:
         times = "" if scale == 1 else f", enlarged {scale:g} times,"
         raise RequestError.expected(
@@ -96,6 +98,13 @@ def _check_size(request: Request, max_pixels: int | None) -> None:
             f"at most {max_pixels}",
             argument="width",
         )
+
+
+def _outpainted(request: Request) -> tuple[int, int]:
+    """The width and height of an image with its new borders."""
+    image = request.image[0]
+    width, height = request.outpaint.of(image.shape[1], image.shape[0])
+    return int(width), int(height)
 
 
 def _run(

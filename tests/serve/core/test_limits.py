@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
+from sdrt.serve.app import make_app
+from sdrt.serve.models import ServedModel
+from sdrt.serve.options import ServeOptions
 from tests.serve.core.running import Running, serving, wait_for
 from tests.serve.core.test_jobs import TASK, over
 
@@ -45,13 +49,15 @@ def test_more_than_may_wait_get_429(small: Running) -> None:
     [
         ({"width": 136}, "width"),
         ({"hires_scale": 2}, "width"),
-        ({"outpaint": "left=64", "image": True}, "image"),
+        ({"outpaint": "left=64", "image": 136}, "image"),
+        ({"outpaint": "left=64", "image": 128}, "width"),
+        ({"height": 136}, "width"),
     ],
 )
 def test_no_way_leads_to_more_pixels(small: Running, wrong: dict[str, Any], field: str) -> None:
     from tests.serve.core.test_jobs import png
 
-    wrong = {name: png("red", 136) if value is True else value for name, value in wrong.items()}
+    wrong = {name: png("red", value) if name == "image" else value for name, value in wrong.items()}
     with small.client() as client:
         answer = client.post("/jobs", json=TASK | wrong)
         said = answer.json()
@@ -90,18 +96,21 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, s
         yield running, key, own
 
 
-ROUTES = [
-    ("POST", "/jobs"),
-    ("GET", "/jobs"),
-    ("GET", "/jobs/x"),
-    ("DELETE", "/jobs/x"),
-    ("GET", "/jobs/x/events"),
-    ("GET", "/jobs/x/images/0"),
-    ("GET", "/jobs/x/result"),
-    ("GET", "/metrics"),
-    ("GET", "/openapi.json"),
-]
-OPEN = [("GET", "/healthz"), ("GET", "/readyz")]
+def routes() -> list[tuple[str, str]]:
+    """Every method and path that the server describes, with a value for each part of a path that varies."""
+    app = make_app(ServeOptions(models=[ServedModel(name="shapes", source="shapes")]))
+    found = [
+        (method.upper(), re.sub(r"{\w+}", "0", path))
+        for path, methods in app.openapi()["paths"].items()
+        for method in methods
+    ]
+    return [*found, ("GET", "/openapi.json")]
+
+
+NEEDS_NO_KEY = ("/healthz", "/readyz", "/v1/images/files/0/0")
+"""A load balancer has no key. The address of an image is signed."""
+ROUTES = [row for row in routes() if row[1] not in NEEDS_NO_KEY]
+OPEN = [("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/"), ("HEAD", "/")]
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
@@ -115,9 +124,9 @@ def test_a_route_needs_a_key(keyed: tuple[Running, str, str], method: str, path:
             assert key not in answer.text
     for right in (key, own):
         with server.client(right) as client:
-            assert client.request(method, path).status_code in (200, 404, 422)
+            assert client.request(method, path).status_code not in (401, 403, 405, 500)
     with httpx.Client(base_url=server.url, auth=("anyone", key)) as client:
-        assert client.request(method, path).status_code in (200, 404, 422)
+        assert client.request(method, path).status_code not in (401, 403, 405, 500)
 
 
 @pytest.mark.parametrize(("method", "path"), OPEN)
@@ -133,7 +142,7 @@ def test_a_wrong_method_is_told(server: Running, method: str, path: str) -> None
     with server.client() as client:
         answer = client.request("PATCH", path)
         assert answer.status_code == 405
-        assert answer.json()["detail"]
+        assert "Method Not Allowed" in answer.text
 
 
 @pytest.mark.parametrize(("method", "path"), [*ROUTES, *OPEN])

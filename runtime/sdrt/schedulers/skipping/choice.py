@@ -23,7 +23,7 @@ _LONG = 35
 _RULES: Mapping[str, tuple[Rule, Rule]] = {
     "balanced": (
         Spectrum(warm_up=3, window=3, growth=0.25),
-        Spectrum(warm_up=4, window=2.5, growth=0.25),
+        Spectrum(warm_up=5, window=2.5, growth=0.25),
     ),
     "fast": (
         Spectrum(warm_up=2, window=3, growth=0.5),
