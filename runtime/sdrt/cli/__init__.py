@@ -37,6 +37,7 @@ def _print_version(context: click.Context, _: click.Parameter, given: bool) -> N
     cls=LazyGroup,
     commands_table={
         "generate": ("generate.command", "Make images from a prompt."),
+        "batch": ("batch.command", "Make the images of a table of prompts, also on many machines."),
         "serve": ("serve", "Make images for programs and browsers, over HTTP."),
         "plot": ("generate.plot", "Make a sheet of images that compares settings."),
         "export": ("export", "Turn a checkpoint into a model folder of ONNX graphs."),
