@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 from sdrt.batch.place import Answer, Group, Lost, error_of
-from sdrt.batch.ray_driver import Answered, Ended, RaySetup, Round, Stop, Told, main
+from sdrt.batch.ray_driver import Answered, Begun, Ended, RaySetup, Round, Stop, Told, main
 from sdrt.common.interrupt import stop_if_asked
 from sdrt.errors import SdrtError
 from sdrt.serve.task import Failure, ImageTask
@@ -18,6 +20,8 @@ _CONTEXT = multiprocessing.get_context("spawn")
 _INTERVAL = 0.5
 _GRACE = 15.0
 """Seconds that Ray gets to end a cluster of this machine."""
+_PATIENCE = 120.0
+"""Seconds in which a cluster should answer. Ray itself goes on trying."""
 
 
 class RayPlace:
@@ -36,6 +40,11 @@ class RayPlace:
         self._process = _CONTEXT.Process(target=main, args=(theirs, self._setup), name="sdrt-ray")
         self._process.start()
         theirs.close()
+        try:
+            self._connected()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,26 +81,37 @@ class RayPlace:
         except OSError:
             raise self._lost() from None
 
+    def _connected(self) -> None:
+        """Wait until the cluster answers."""
+        end = time.monotonic() + _PATIENCE
+        while not isinstance(self._next(), Begun):
+            if time.monotonic() > end:
+                raise SdrtError.advised(
+                    f"the cluster {self._setup.address} does not answer",
+                    f"check the address, and its token in RAY_AUTH_TOKEN; {self._setup.log} says more",
+                )
+
     def _heard(self) -> Iterator[tuple[int, Answer]]:
         """The answers of a round, with the numbers of their groups."""
-        while True:
-            stop_if_asked()
-            try:
-                if not self._connection.poll(_INTERVAL):
-                    continue
-                message = self._connection.recv()
-            except (EOFError, OSError):
-                raise self._lost() from None
-            if isinstance(message, Ended):
-                return
-            if isinstance(message, Told):
-                raise error_of(message.failure)
+        while not isinstance(message := self._next(), Ended):
             if isinstance(message, Answered):
                 yield message.number, message.answer
+
+    def _next(self) -> Any:
+        """What the driver says, or None if it says nothing for a while."""
+        stop_if_asked()
+        try:
+            message = self._connection.recv() if self._connection.poll(_INTERVAL) else None
+        except (EOFError, OSError):
+            raise self._lost() from None
+        if isinstance(message, Told):
+            raise error_of(message.failure)
+        return message
 
     def _lost(self) -> SdrtError:
         self._process.join(_GRACE)
         return SdrtError.advised(
-            f"the cluster {self._setup.address} is gone (Ray ended with exit code {self._process.exitcode})",
+            f"the cluster {self._setup.address} is gone (Ray ended with exit code {self._process.exitcode}, and "
+            f"{self._setup.log} says more)",
             "what is made is in the index: run the same command again when the cluster is back",
         )

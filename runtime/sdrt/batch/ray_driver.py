@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from sdrt.batch.row import MODEL
@@ -22,11 +23,11 @@ from sdrt.serve.models import Models
 from sdrt.serve.task import Failure, ImageTask, Made
 from sdrt.serve.worker_process import WorkerSetup
 
-__all__ = ["Answered", "Ended", "RaySetup", "Round", "Stop", "Told", "main"]
+__all__ = ["Answered", "Begun", "Ended", "RaySetup", "Round", "Stop", "Told", "main"]
 
 LOCAL = "local"
 _RETRIES = 1
-"""How often Ray tries a run again whose actor has ended. Its own default is forever."""
+"""How often Ray tries a run again whose actor has ended."""
 _MOST_BLOCKS = 10_000
 """A block is what an actor gets at once, and answers at once."""
 _LOCAL_STORE = 200 * 10**6
@@ -42,6 +43,7 @@ class RaySetup:
         worker: the model, and how to open it.
         workers: how many actors.
         cpus, gpus: what each actor takes of a node, in CPUs and GPUs or parts of them.
+        log: the file that gets what Ray's libraries print.
         folder: the folder that relative paths are in.
         version: the version of sdrt that the nodes must have.
     """
@@ -51,6 +53,7 @@ class RaySetup:
     workers: int
     cpus: float
     gpus: float
+    log: str
     folder: str = field(default_factory=os.getcwd)
     version: str = __version__
 
@@ -65,6 +68,11 @@ class Round:
 @dataclass(frozen=True)
 class Stop:
     """To the driver: end."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """From the driver: the cluster answers."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +142,12 @@ def main(connection: Connection, setup: RaySetup) -> None:
     """The function of the process. It returns when it is told to, or when nothing can be made any more."""
     # A terminal sends Ctrl-C to the whole group, and the command decides what ends when.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What Ray's libraries print is not the command's.
-    sys.stdout = sys.stderr
+    _log_to(setup.log)
     messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(connection, messages), name="sdrt-messages", daemon=True).start()
     try:
         _connect(setup)
+        connection.send(Begun())
         while isinstance(message := messages.get(), Round):
             for answered in _answers(message.groups, setup):
                 connection.send(answered)
@@ -148,6 +156,13 @@ def main(connection: Connection, setup: RaySetup) -> None:
         with suppress(OSError):
             connection.send(Told(_told(error, setup)))
     _disconnect()
+
+
+def _log_to(name: str) -> None:
+    """Let what Ray prints go to a file: its native code writes to the streams of the process."""
+    with suppress(OSError), Path(name).open("wb") as stream:
+        for number in (1, 2):
+            os.dup2(stream.fileno(), number)
 
 
 def _read(connection: Connection, messages: queue.SimpleQueue[Any]) -> None:
@@ -170,9 +185,12 @@ def _connect(setup: RaySetup) -> None:
     import logging
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    is_local = setup.address == LOCAL
+    if is_local:
+        # Ray listens on all addresses of this machine, and runs what it is sent.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
-    is_local = setup.address == LOCAL
     ray.init(
         address=setup.address,
         include_dashboard=False if is_local else None,
@@ -216,14 +234,14 @@ def _answers(groups: Sequence[Sequence[ImageTask]], setup: RaySetup) -> Iterator
         Maker,
         fn_constructor_args=(setup,),
         batch_size=1,
-        # With "numpy", bytes would lose zeros at their end.
+        # With "numpy", large numbers beside empty cells would become fractions.
         batch_format="pyarrow",
         # One run at a time, because an actor that ends takes those that wait for it along.
         compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1),
         num_cpus=setup.cpus,
         num_gpus=setup.gpus,
-        max_restarts=-1,
-        max_task_retries=_RETRIES,
+        # Not as arguments, which are deprecated. Ray Data's own value is to try again for ever.
+        ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": _RETRIES},
     )
     for table in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for row in table.to_pylist():
@@ -248,4 +266,5 @@ def _told(error: Exception, setup: RaySetup) -> Failure:
         return failure_of(error)
     lines = str(error).strip().splitlines() or [type(error).__name__]
     said = f"Ray at {setup.address} failed: {type(error).__name__}: {lines[0]}"
-    return Failure(kind="SdrtError", message=f"{said}; run the same command again to make what is missing")
+    remedy = f"{setup.log} says more; run the same command again to make what is missing"
+    return Failure(kind="SdrtError", message=f"{said}; {remedy}")

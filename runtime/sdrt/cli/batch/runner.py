@@ -33,6 +33,7 @@ _LOADING = (
     *("provider", "provider_options", "threads", "revision", "allow_fallback"),
     *("vae_tiling", "low_vram", "tune"),
 )
+_RAY_LOG = "ray.log"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ def run(options: Options) -> None:
     _check(options)
     wildcards = None if options.wildcards is None else WildcardFiles(options.wildcards)
     rows = read_rows(options.table, options.settings, wildcards)
-    checks = any(row.settings.get("safety_checker", True) for row in rows)
+    checks = any(row.settings.get("safety_checker", True) for row in rows if row.error is None)
     report = Rows(quiet=options.quiet)
     file_format = FileFormat(
         suffix=Path(options.name).suffix.lower().replace(".jpeg", ".jpg"), metadata=not options.no_metadata
@@ -160,6 +161,7 @@ def _place(options: Options, *, checks: bool) -> Place:
             workers=options.workers,
             cpus=cpus,
             gpus=options.gpus_per_worker or 0.0,
+            log=str(Path(options.output, _RAY_LOG).absolute()),
         )
     )
 
