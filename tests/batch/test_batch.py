@@ -122,7 +122,7 @@ BAD = {
     "id": ('{"prompt": "x", "id": [1]}', "id is [1]: expected a text or a whole number"),
     "wildcard": ('{"prompt": "a __nothing__"}', "__nothing__"),
     "model's": ('{"prompt": "x", "width": 63}', "width is 63"),
-    "lora": ('{"prompt": "x <lora:nothing:1>"}', "nothing"),
+    "lora": ('{"prompt": "x", "lora": "nothing.safetensors"}', "nothing"),
 }
 
 
