@@ -15,7 +15,8 @@ __all__ = ["main"]
 EXIT_CODES = """\b
 Exit codes:
   0    done
-  1    another failure: a file could not be written, or there is a bug in sdrt
+  1    another failure: a file could not be written, rows of `sdrt batch` failed, or
+       there is a bug in sdrt
   2    usage: an option, a prompt or an output file is not acceptable
   3    model: missing, damaged, unsupported, or impossible to export
   4    provider: ONNX Runtime or an execution provider is missing
