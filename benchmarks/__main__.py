@@ -44,6 +44,7 @@ ENTRIES: Mapping[str, Entry] = {
     ),
     "remove-paths": Entry(module="remove_paths", help="Remove a machine's paths from records."),
     "run": Entry(module="run", help="Run export and peers; update the tables in docs."),
+    "serve": Entry(module="serve", help="Compare the server with the pipeline alone."),
     "start": Entry(module="start", help="Compare how soon the first image is there, tuned and untuned."),
     "step-graph": Entry(module="step_graph", help="Compare a graph for the rest of a step with NumPy."),
 }

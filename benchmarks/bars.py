@@ -22,11 +22,22 @@ __all__ = [
     "judge_export",
     "judge_lora",
     "judge_processes",
+    "judge_serve",
     "judge_start",
     "judge_step",
     "met",
 ]
 
+SERVE = (
+    ("start_seconds", "at most 1.5 s", 1.5, -1),
+    ("overhead_median_ms", "at most 3 ms", 3.0, -1),
+    ("overhead_p99_ms", "at most 10 ms", 10.0, -1),
+    ("cancel_ms", "at most 100 ms", 100.0, -1),
+    ("throughput", "at least 0.95 of the pipeline alone", 0.95, 1),
+    ("memory_drift", "at most 2 %", 0.02, -1),
+    ("lost", "none", 0.0, -1),
+)
+"""The goals of the server: figure, in words, limit, and whether more is better (1) or less (-1)."""
 Turn = Mapping[str, Mapping[str, float]]
 """One round: system → figure → value."""
 _OURS = ("sdrt", "sdrt-cuda-graph")
@@ -211,6 +222,19 @@ def judge_control(turns: Sequence[Turn]) -> list[dict[str, Any]]:
 def judge_processes(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     """The goal of processes that share a model, as `judge` gives them."""
     return [_judge(PROCESSES, "together", turns)]
+
+
+def judge_serve(figures: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The goals of the server."""
+    found = []
+    for figure, wanted, limit, sign in SERVE:
+        value = figures[figure]
+        is_met = value >= limit if sign > 0 else abs(value) <= limit
+        verdict = "met" if is_met else "NOT met"
+        found.append(
+            {"system": "sdrt serve", "bar": figure, "wanted": wanted, "figure": value, "verdict": verdict}
+        )
+    return found
 
 
 def _judge(bar: Bar, ours: str, turns: Sequence[Turn]) -> dict[str, Any]:

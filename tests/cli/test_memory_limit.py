@@ -155,6 +155,7 @@ def test_the_command_ends_with_the_process_that_watches_it(model: str) -> None:
     pytest.fail("it still runs")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("megabytes", [120, 160, 200, 260, 320])
 def test_doctor_says_that_nothing_fits_or_what_does(model: str, megabytes: int) -> None:
     code, out, errors = run(megabytes, "doctor", "-m", model)
@@ -168,6 +169,7 @@ def test_doctor_says_that_nothing_fits_or_what_does(model: str, megabytes: int) 
     assert "ok     generation" in out
 
 
+@pytest.mark.full
 def test_doctor_measures_what_counts_against_the_limit(model: str) -> None:
     code, out, _ = run(3000, "doctor", "-m", model, "--size", "64,4096")
     assert code == 0

@@ -32,6 +32,7 @@ from tests.safetensors_files import save_file
 Checkpoint = Callable[[str], Path]
 
 
+@pytest.mark.full
 def test_another_vae_changes_the_image_and_is_in_its_metadata(single: Path, tmp_path: Path) -> None:
     content = {
         name.removeprefix("first_stage_model."): array * np.float32(1 if array.ndim < 2 else 0.9)

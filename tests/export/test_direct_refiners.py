@@ -38,6 +38,7 @@ REFINED: dict[str, Any] = {
 }
 
 
+@pytest.mark.full
 def test_a_refiner_has_its_own_prediction_type(single: Path, second: Path, tmp_path: Path) -> None:
     images = {}
     with StableDiffusionPipeline.from_pretrained(single, provider="cpu", notify=print) as pipeline:

@@ -63,6 +63,7 @@ def end_while_comparing(checkpoint: Path, out: Path, sent: signal.Signals) -> in
     return process.returncode
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_command_leaves_only_the_old_model(
     checkpoint: Callable[[str], Path], tmp_path: Path, sent: signal.Signals, code: int

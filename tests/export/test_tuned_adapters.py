@@ -68,6 +68,7 @@ def exported(checkpoint: Callable[[str], Path], made_once: MadeOnce) -> Callable
     return get
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["fp32", "fp16", "checkpoint"])
 def test_a_lora_changes_the_tuned_graph(
     kind: str,
@@ -98,6 +99,7 @@ def prompts(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPath
     return [adapter_file(folder / f"{seed}.safetensors", unet, "base", seed) for seed in (60, 61)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["fp32", "checkpoint"])
 def test_each_ip_adapter_has_its_own_tuned_graph(
     kind: str,

@@ -68,6 +68,7 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, [str(one) for one in arguments])
 
 
+@pytest.mark.full
 def test_everything_that_a_call_needs_is_tuned(checkpoint: Checkpoint, beside: dict[str, list[str]]) -> None:
     drawn = Image.new("RGB", (64, 64), (40, 90, 200))
     call = CALL | {"control_image": [drawn, drawn], "ip_adapter_image": drawn}

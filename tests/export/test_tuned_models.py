@@ -47,6 +47,7 @@ def test_a_checkpoint_in_float8(checkpoint: Callable[[str], Path], tmp_path: Pat
     check(model)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["0.6", "fp16"])
 def test_folders_of_the_first_converter(
     name: str, checkpoint: Callable[[str], Path], made_once: MadeOnce

@@ -38,6 +38,7 @@ def controlnet(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempP
     return folder
 
 
+@pytest.mark.full
 def test_every_graph_of_the_unet_is_compared(
     checkpoint: Callable[[str], Path], adapters: list[Path], controlnet: Path, tmp_path: Path
 ) -> None:

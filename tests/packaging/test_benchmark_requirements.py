@@ -80,6 +80,7 @@ def test_a_version_that_will_not_do_is_named(tmp_path: Path) -> None:
     assert "'transformers>=4.56,<5'" in done.stdout
 
 
+@pytest.mark.full
 def test_a_runtime_that_computes_wrongly_does_not_pass(tmp_path: Path) -> None:
     """One that is imported and offers the provider: as much as it takes to pass a look at what is there."""
     (tmp_path / "onnxruntime").mkdir()

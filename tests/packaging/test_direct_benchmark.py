@@ -20,6 +20,7 @@ def _no_touching(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "touch_free_memory", lambda: None)
 
 
+@pytest.mark.full
 def test_an_architecture_runs_both_ways(tmp_path: Path) -> None:
     figures = direct.compare(tmp_path, "tiny", 1, [direct.EXPORTED, direct.FOLDER])
     assert set(figures["systems"]) == {direct.EXPORTED, direct.FOLDER}

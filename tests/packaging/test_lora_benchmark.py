@@ -22,6 +22,7 @@ def _no_touching(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lora, "touch_free_memory", lambda: None)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("model", [lora.EXPORTED, lora.FOLDER])
 def test_a_change_is_measured(tmp_path: Path, model: str) -> None:
     figures = lora.compare(tmp_path, Namespace(**OPTIONS, model=model))

@@ -16,6 +16,7 @@ from benchmarks.bars import judge_processes
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
+@pytest.mark.full
 def test_processes_that_share_a_model_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "touch_free_memory", lambda: None)
     options = Namespace(architecture="tiny", count=2, rounds=1, side=64, steps=1)

@@ -27,6 +27,7 @@ def options(**changes: Any) -> Namespace:
     return Namespace(**{**given, **kept, **changes})
 
 
+@pytest.mark.full
 def test_a_model_starts_tuned_and_untuned(tmp_path: Path) -> None:
     figures = start.compare(tmp_path, options())
     assert list(figures["systems"]) == [start.EXPORTED, start.TUNED]

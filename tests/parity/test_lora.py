@@ -77,6 +77,7 @@ def files(ours: StableDiffusionPipeline, tmp_path: Path) -> dict[str, Path]:
     }
 
 
+@pytest.mark.full
 def test_images_with_loras(ours: StableDiffusionPipeline, theirs: Any, files: dict[str, Path]) -> None:
     base = ours(seed=0, **CALL).images
     for name, file in files.items():

@@ -142,6 +142,7 @@ def test_it_is_turned_off_aloud(checked: Path) -> None:
     assert messages == [said, said, said]
 
 
+@pytest.mark.full
 def test_a_refiner_without_a_checker_leaves_the_first_model_its_own(
     checked: Path, checkpoint: Callable[[str], Path]
 ) -> None:
@@ -255,6 +256,7 @@ def read(path: Path) -> tuple[Any, str]:
         return np.asarray(image), image.info["parameters"]
 
 
+@pytest.mark.full
 def test_the_command_says_it(exported: Path, tmp_path: Path) -> None:
     """In its JSON and in the files, which `--from` reads."""
     command = [sys.executable, "-m", "sdrt", "generate", *PROMPTS, "-m", str(exported), "--seed", "3"]

@@ -200,6 +200,7 @@ PLAIN = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("sampler", PLAIN)
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_timesteps_for_every_number_of_steps(sampler: str, spacing: str) -> None:

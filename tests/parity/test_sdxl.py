@@ -314,6 +314,7 @@ def test_instructions(sdrt_folder: Folders, diffusers_pipeline: Pipelines, given
     compare(sdrt_folder("xl-pix2pix"), theirs, **options)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("variant", ["xl", "xl-refiner"])
 def test_optimum_s_folder(optimum_folder: Folders, diffusers_pipeline: Pipelines, variant: str) -> None:
     """A folder that optimum wrote, without `sdrt.json`."""

@@ -62,6 +62,7 @@ def test_token_ids(checkpoint: Callable[[str], Path], variant: str, fast: bool) 
         np.testing.assert_array_equal(tokenizer(prompt).ids, expected, err_msg=name)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("variant", ["sd1", "sd2", "deep", "mixed"])
 def test_embeddings(
     optimum_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any], variant: str

@@ -55,6 +55,7 @@ def test_the_prompts_were_never_trained() -> None:
     assert all(any(thing.shape == MOON for thing in case.scene.things) for case in moons)
 
 
+@pytest.mark.full
 def test_the_lora_draws_moons_and_the_model_does_not(shapes: StableDiffusionPipeline) -> None:
     found = measure_lora(shapes, sdrt_models.adapter("moon"), 16, (0.0, 1.0))
     assert rate(found["weight 0"], "moon").right == 0
@@ -62,6 +63,7 @@ def test_the_lora_draws_moons_and_the_model_does_not(shapes: StableDiffusionPipe
     assert rate(found["weight 1"], "colour").share >= 0.8
 
 
+@pytest.mark.full
 def test_the_controlnet_draws_things_where_their_edges_are() -> None:
     with pipeline(controlnet=sdrt_models.adapter("edges")) as controlled:
         found = measure_controlnet(controlled, 16)
@@ -79,6 +81,7 @@ def test_most_outlines_are_met_and_the_text_is_still_obeyed() -> None:
     assert all(rate(found, name).share >= 0.9 for name in ("colour", "shape", "size", "fill", "background"))
 
 
+@pytest.mark.full
 def test_the_ip_adapter_draws_what_an_image_shows() -> None:
     with pipeline() as prompted:
         found = measure_ip_adapter(prompted, sdrt_models.adapter("likeness"), 16)

@@ -31,6 +31,7 @@ def test_a_table_and_the_same_as_json(tmp_path: Path) -> None:
     assert told["rates"]["count"]["total"] == 3
 
 
+@pytest.mark.full
 def test_changes_are_compared_image_by_image(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     arguments = ["--prompts", "2", "--steps", "15", "--provider", "cpu", "--json", str(report)]
@@ -50,6 +51,7 @@ def test_changes_are_compared_image_by_image(tmp_path: Path) -> None:
         assert f"{one['everything']['lost']} lost" in result.output
 
 
+@pytest.mark.full
 def test_an_interval_is_a_change(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     arguments = ["--prompts", "1", "--steps", "4", "--provider", "cpu", "--json", str(report)]

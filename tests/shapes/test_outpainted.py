@@ -26,6 +26,7 @@ def drawings() -> list[tuple[Scene, Image.Image]]:
     return made
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("growth", "left", "top"), [("left=64,top=32", 64, 32), ("192x192", 32, 32), ("256x128@right", 128, 0)]
 )
@@ -41,6 +42,7 @@ def test_the_thing_stays_and_no_second_one_comes(growth: str, left: int, top: in
         assert (len(seen.things), seen.shades) == (1, (shade,)), f"scene {seed}"
 
 
+@pytest.mark.full
 def test_the_measure_sees_second_things() -> None:
     """A prompt that names a thing has it drawn again in some of the images."""
     pipeline = StableDiffusionPipeline.from_pretrained("shapes")

@@ -291,10 +291,10 @@ def _options(
 
 def _share_of_cores(providers: Sequence[str]) -> int | None:
     """The CPU threads of each worker, so that together they take every core. None for a single worker."""
-    import os
+    from sdrt.common.control_groups import usable_cpus
 
     count = len(providers)
-    return None if count == 1 else max(1, len(os.sched_getaffinity(0)) // count)
+    return None if count == 1 else max(1, (usable_cpus() or 1) // count)
 
 
 def _keys(given: Sequence[str], file: Path | None) -> Keys:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
@@ -21,24 +22,29 @@ from sdrt.serve.options import ServeOptions
 from sdrt.serve.request_log import RequestLog
 from sdrt.serve.routes import health, jobs, openai
 from sdrt.serve.service import Service
+from sdrt.serve.task import Failure
 
 __all__ = ["make_app"]
 
 _ABOUT = "Images by Stable Diffusion, made with ONNX Runtime."
 
 
-def make_app(options: ServeOptions) -> FastAPI:
-    """The application of a server with these options. Its workers start with it, and end with it."""
+def make_app(options: ServeOptions, lost: Callable[[Failure], object] = lambda failure: None) -> FastAPI:
+    """The application of a server with these options. Its workers start with it, and end with it.
+
+    `lost` is called when there are no workers, and will be none.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service = app.state.service = Service(options)
         service.dispatcher.start()
+        watch = asyncio.ensure_future(_tell_of_loss(service, lost))
         try:
             yield
         finally:
-            service.is_stopping = True
-            await service.dispatcher.stop(options.limits.grace)
+            watch.cancel()
+            await service.stop()
 
     app = FastAPI(
         title="sdrt",
@@ -72,6 +78,12 @@ def _middleware(options: ServeOptions) -> list[Middleware]:
     )
     access = Middleware(Access, options.keys, options.origins, options.hosts, refusal)
     return [own[0], *([cors] if options.origins else []), access, own[1]]
+
+
+async def _tell_of_loss(service: Service, lost: Callable[[Failure], object]) -> None:
+    await service.dispatcher.lost()
+    if (failure := service.dispatcher.failure) is not None:
+        lost(failure)
 
 
 async def _refused(request: Request, error: ServeError) -> Response:

@@ -61,7 +61,13 @@ async def image_task(
         await asyncio.to_thread(_check, service, given, fields)
     else:
         _check(service, given, fields)
-    return ImageTask(model=name, settings=given, file_format=file_format, previews=previews)
+    return ImageTask(
+        model=name,
+        settings=given,
+        file_format=file_format,
+        previews=previews,
+        max_pixels=service.limits.pixels,
+    )
 
 
 def decoded(text: str, field: str) -> bytes:
@@ -135,16 +141,6 @@ def _check_limits(service: Service, given: Mapping[str, Any], fields: Mapping[st
         if isinstance(value, int) and value > most:
             field = fields.get(name, name)
             raise ServeError(400, f"{field} is {value}: this server makes at most {most}", field=field)
-    scale = given.get("hires_scale") or 1.0
-    width, height = given.get("width") or 0, given.get("height") or 0
-    if isinstance(width, int) and isinstance(height, int) and width * height * scale**2 > limits.pixels:
-        field = fields.get("width", "width")
-        raise ServeError(
-            400,
-            f"the image has {width}x{height} pixels"
-            f"{f', times {scale:g}' if scale != 1 else ''}: this server makes at most {limits.pixels}",
-            field=field,
-        )
 
 
 def _check_scheduler(given: Mapping[str, Any], fields: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from fastapi import Request
@@ -125,11 +126,12 @@ class BodyLimit:
 
         async def noted(message: Message) -> None:
             nonlocal started
-            started = True
-            await send(message)
+            # FastAPI takes any error while it reads a body for a wrong body, and answers that.
+            if started or count <= self._most:
+                started = True
+                await send(message)
 
-        try:
+        with suppress(_TooLargeError):
             await self._app(scope, counted, noted)
-        except _TooLargeError:
-            if not started:
-                await self._refuse(scope, error)(scope, receive, send)
+        if count > self._most and not started:
+            await self._refuse(scope, error)(scope, receive, send)

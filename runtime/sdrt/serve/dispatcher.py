@@ -68,7 +68,7 @@ class Dispatcher:
     ) -> None:
         self.queue, self.slots = queue, [Slot(setup) for setup in setups]
         self._max_batch, self._timeout = max_batch, timeout
-        self._ready = asyncio.Event()
+        self._ready, self._lost = asyncio.Event(), asyncio.Event()
         self._timers: dict[Job, asyncio.TimerHandle] = {}
         self._is_stopping = False
         self.failure: Failure | None = None
@@ -82,6 +82,15 @@ class Dispatcher:
     async def ready(self) -> None:
         """Wait until the first worker is ready, or none can be. `failure` then says why."""
         await self._ready.wait()
+
+    async def lost(self) -> None:
+        """Wait until there are no workers, and will be none. `failure` then says why."""
+        await self._lost.wait()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether there are no workers, and will be none."""
+        return not any(slot.worker is not None for slot in self.slots)
 
     @property
     def is_ready(self) -> bool:
@@ -181,15 +190,24 @@ class Dispatcher:
             self._answered(slot, worker, message)
 
     def _is_up(self, slot: Slot, worker: Worker, message: Ready) -> None:
-        slot.deaths = 0
         if message.failure is not None:
-            self.failure = message.failure
-        else:
-            slot.is_ready, slot.provider = True, message.provider
-            first = slot.setup.first
-            worker.open_models = () if first is None else (first,)
+            self._could_not_open(slot, worker, message.failure)
+            return
+        slot.deaths = 0
+        slot.is_ready, slot.provider = True, message.provider
+        first = slot.setup.first
+        worker.open_models = () if first is None else (first,)
         self._ready.set()
         self.wake()
+
+    def _could_not_open(self, slot: Slot, worker: Worker, failure: Failure) -> None:
+        """A worker cannot open its first model. At the start that is final, and later it may be for lack of memory."""
+        self.failure = failure
+        worker.kill()  # heard when it has ended
+        if slot.provider is None:
+            slot.deaths = _MOST_DEATHS  # the server ends, and says why
+        else:
+            log.error("worker %s cannot open %s: %s", worker.pid, slot.setup.first, failure.message)
 
     def _answered(self, slot: Slot, worker: Worker, message: Any) -> None:
         if isinstance(message, Stepped):
@@ -227,7 +245,8 @@ class Dispatcher:
         if self._is_stopping:
             return
         self.worker_restarts += 1
-        log.error("worker %s ended with code %s", worker.pid, worker.process.exitcode)
+        if slot.deaths < _MOST_DEATHS:
+            log.error("worker %s ended with code %s", worker.pid, worker.process.exitcode)
         for job in reversed(jobs):
             self._after_death(job)
         slot.deaths += 1
@@ -248,14 +267,15 @@ class Dispatcher:
             self.queue.put_back(job)
 
     def _give_up(self, slot: Slot) -> None:
+        """Start no more workers here. Without any, nobody waits in vain."""
         slot.worker = None
-        self.failure = Failure(
-            kind="WorkerError", message=f"workers end as soon as they start ({_MOST_DEATHS} in a row)"
-        )
-        self._ready.set()
-        if not any(one.worker is not None for one in self.slots):
+        message = f"workers end as soon as they start ({_MOST_DEATHS} in a row)"
+        self.failure = self.failure or Failure(kind="WorkerError", message=message)
+        if self.is_lost:
             while (job := self.queue.take()) is not None:
                 job.fail(self.failure)
+            self._ready.set()
+            self._lost.set()
 
 
 def _stopping() -> Failure:

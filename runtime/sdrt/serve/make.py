@@ -54,6 +54,7 @@ def make(
     request = request_of(tasks)
     named = {name: tasks[0].settings.get(name) for name in _CALL}
     planned = pipeline.plan(request, **named)
+    _check_size(planned.request.completed, tasks[0].max_pixels)
     output = _run(pipeline, planned, max(task.previews for task in tasks), emit, cancel)
     seconds = time.perf_counter() - started
     return [
@@ -77,6 +78,22 @@ def request_of(tasks: Sequence[ImageTask]) -> Request:
         if settings.get("negative_prompt") is not None:
             settings["negative_prompt"] = [task.settings["negative_prompt"] for task in tasks]
     return Request(**settings)
+
+
+def _check_size(request: Request, max_pixels: int | None) -> None:
+    """Check the size after the model's defaults were filled in.
+
+    Raises:
+        RequestError: an image has too many pixels.
+    """
+    width, height, scale = request.width or 0, request.height or 0, request.hires_scale or 1.0
+    if max_pixels is not None and width * height * scale**2 > max_pixels:
+        times = "" if scale == 1 else f", enlarged {scale:g} times,"
+        raise RequestError.expected(
+            f"an image of {width}x{height}{times} has too many pixels",
+            f"at most {max_pixels}",
+            argument="width",
+        )
 
 
 def _run(

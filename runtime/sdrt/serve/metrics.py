@@ -28,6 +28,13 @@ class _OfService(Collector):
         yield GaugeMetricFamily(
             "sdrt_workers_ready", "Workers that take jobs.", sum(slot.is_ready for slot in workers)
         )
+        models = GaugeMetricFamily("sdrt_model_open", "Workers that have a model open.", labels=["model"])
+        for name in service.model_names:
+            open_in = [
+                slot for slot in workers if slot.worker is not None and name in slot.worker.open_models
+            ]
+            models.add_metric([name], len(open_in))
+        yield models
         yield CounterMetricFamily(
             "sdrt_worker_restarts",
             "Workers that ended and were replaced.",

@@ -54,11 +54,6 @@ class Models:
         self._served, self._options, self._max_memory, self._notify = served, options, max_memory, notify
         self._open: OrderedDict[str, StableDiffusionPipeline] = OrderedDict()
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The open models, the least recently used first."""
-        return tuple(self._open)
-
     def get(self, name: str) -> StableDiffusionPipeline:
         """The pipeline of a model.
 
@@ -72,9 +67,13 @@ class Models:
         self._open.move_to_end(name)
         return self._open[name]
 
-    def trim(self) -> None:
-        """Close models other than the newest while the process takes more memory than allowed."""
+    def trim(self) -> tuple[str, ...]:
+        """Close models other than the newest while the process takes more memory than allowed.
+
+        Returns the names of the open models, the least recently used first.
+        """
         self._close_until(room=0, keep=1)
+        return tuple(self._open)
 
     def _close_until(self, *, room: int, keep: int) -> None:
         """Close the least recently used models until `room` bytes are free below the limit, or only `keep` are open."""

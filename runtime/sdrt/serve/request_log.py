@@ -19,7 +19,10 @@ _QUIET = ("/healthz", "/readyz", "/metrics")
 
 
 class RequestLog:
-    """Gives each request an id (`X-Request-ID`, the client's own if it has one) and logs its answer."""
+    """Gives each request an id (`X-Request-ID`, the client's own if it has one) and logs its answer.
+
+    The answer with an image says how long its worker took (`Server-Timing`).
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -38,7 +41,10 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                if (seconds := scope["state"].get("worker_seconds")) is not None:
+                    headers["server-timing"] = f"worker;dur={1000 * seconds:.2f}"
             await send(message)
 
         try:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
 
+from sdrt import errors
 from sdrt.errors import SdrtError
 from sdrt.serve.app import make_app
 from sdrt.serve.options import ServeOptions
+from sdrt.serve.task import Failure
 
 __all__ = ["bound_socket", "serve"]
 
@@ -44,15 +46,25 @@ def bound_socket(host: str, port: int, *, others: bool) -> socket.socket:
 class _Server(uvicorn.Server):
     """uvicorn's server, which says when it listens, and ends without raising the signal again."""
 
-    def __init__(self, config: uvicorn.Config, listens: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listens: Callable[[], object],
+        finish_jobs: Callable[[], Awaitable[object]],
+    ) -> None:
         super().__init__(config)
-        self._listens = listens
+        self._listens, self._finish_jobs = listens, finish_jobs
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, and say that it listens."""
         await super().startup(sockets)
         if self.started:
             self._listens()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """First let the jobs end, so that those who wait for them get an answer, then close the connections."""
+        await self._finish_jobs()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -71,20 +83,37 @@ def serve(options: ServeOptions, listening: socket.socket, started: Callable[[],
     """Answer requests until the process gets SIGINT or SIGTERM. Calls `started` when it listens.
 
     Raises:
-        SdrtError: the application did not start.
+        SdrtError: the application did not start, or no worker can be had. The error is of the kind that the worker met.
     """
+    failures: list[Failure] = []
 
+    def lost(failure: Failure) -> None:
+        failures.append(failure)
+        server.should_exit = True
+
+    app = make_app(options, lost)
     config = uvicorn.Config(
-        make_app(options),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
+        # Any local client could otherwise say that it is another one.
+        proxy_headers=False,
         lifespan="on",
         ws="none",
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=int(options.limits.grace) + 5,
+        timeout_graceful_shutdown=5,
     )
-    server = _Server(config, started)
+    server = _Server(config, started, lambda: app.state.service.stop())
     server.run(sockets=[listening])
+    if failures:
+        raise _error_of(failures[0])
     if not server.started:
         raise SdrtError("the server did not start: the log says why")
+
+
+def _error_of(failure: Failure) -> SdrtError:
+    """The error of a worker, for this process's exit code."""
+    kind = getattr(errors, failure.kind, SdrtError)
+    made: SdrtError = kind(failure.message)
+    return made

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdrt.serve.dispatcher import Dispatcher
-from sdrt.serve.errors import ServeError, queue_full
+from sdrt.serve.errors import ServeError, of_failure, queue_full
 from sdrt.serve.job import Job
 from sdrt.serve.job_queue import JobQueue, QueueFullError
 from sdrt.serve.options import ServeOptions
@@ -76,6 +76,8 @@ class Service:
         """
         if self.is_stopping:
             raise ServeError(503, "the server is shutting down", code="shutting_down")
+        if (failure := self.dispatcher.failure) is not None and self.dispatcher.is_lost:
+            raise of_failure(failure)
         job = Job(task=task, client=client, priority=priority)
         try:
             self.queue.put(job)
@@ -90,6 +92,12 @@ class Service:
         self.dispatcher.wake()
         return job
 
+    async def stop(self) -> None:
+        """Accept nothing more, refuse what waits, and let what runs finish as long as the limits say."""
+        if not self.is_stopping:
+            self.is_stopping = True
+            await self.dispatcher.stop(self.limits.grace)
+
     def cancel(self, job: Job) -> None:
         """Stop a job, wherever it is. Its place is free as soon as its worker has stopped."""
         self.dispatcher.cancel(job)
@@ -101,6 +109,7 @@ class Service:
         Raises:
             ServeError: there is none, or it is another's.
         """
+        self._forget_old()
         job = self._jobs.get(id)
         if job is None or job.client != client:
             raise ServeError(404, f"there is no job {id[:64]!r}, or no longer", code="job_not_found")

@@ -36,12 +36,14 @@ class ImageTask:
         settings: arguments of the call. Images are the bytes of files, and the seed is a number.
         file_format: the format of the images.
         previews: how many previews to make, spread over the steps.
+        max_pixels: the most pixels of an image. None for the runtime's own limits.
     """
 
     model: str
     settings: Mapping[str, Any]
     file_format: FileFormat = FileFormat()
     previews: int = 0
+    max_pixels: int | None = None
 
     def shares_run_with(self, other: ImageTask) -> bool:
         """Whether one call can make the images of both. Pixels then differ from those of two calls by rounding."""

@@ -39,7 +39,9 @@ async def wait_for(
         if not job.status.is_final:
             service.cancel(job)
     service.forget(job)
-    return made_or_raise(job, fields)
+    made = made_or_raise(job, fields)
+    request.state.worker_seconds = made.seconds
+    return made
 
 
 def made_or_raise(job: Job, fields: Mapping[str, str] | None = None) -> Made:

@@ -129,7 +129,6 @@ class _Worker:
         while isinstance(message := self._next(), Run):
             self._send(self._answer(message))
             self._cancelled.discard(message.number)
-            self._models.trim()
 
     def _read(self) -> None:
         """Receive messages. They arrive during runs too."""
@@ -175,10 +174,10 @@ class _Worker:
                 notices=self._notices,
             )
         except RunCancelledError:
-            return Cancelled(run.number, self._models.names)
+            return Cancelled(run.number, self._models.trim())
         except Exception as error:  # every request gets an answer, and the worker goes on
-            return Failed(run.number, failure_of(error), self._models.names, _trace(error))
-        return Done(run.number, made, self._models.names)
+            return Failed(run.number, failure_of(error), self._models.trim(), _trace(error))
+        return Done(run.number, made, self._models.trim())
 
     def _send(self, message: Any) -> None:
         try:

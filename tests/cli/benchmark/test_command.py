@@ -190,6 +190,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(
     assert [path.name for path in Path().iterdir()] == ["there.json"]
 
 
+@pytest.mark.full
 def test_auto_is_measured_once(tiny_model: Path) -> None:
     result = benchmark("-m", str(tiny_model), *FAST[:-4], "--provider", "auto,cpu", "--json", "a.json")
     assert result.exit_code == 0, result.output
@@ -224,6 +225,7 @@ def test_a_provider_that_is_not_there_names_the_remedy() -> None:
     assert "[gpu]" in result.stderr
 
 
+@pytest.mark.full
 def test_low_vram_is_measured_and_said(tiny_model: Path) -> None:
     result = benchmark("-m", str(tiny_model), *FAST, "--low-vram", "--json", "a.json")
     assert result.exit_code == 0, result.output

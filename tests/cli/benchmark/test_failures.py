@@ -34,6 +34,7 @@ def _taken(*names: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Job, "measure", taking)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("taken", "written"),
     [
@@ -56,6 +57,7 @@ def test_a_file_that_cannot_be_written_loses_no_other(
     assert all(f"{name} cannot be written" in result.stderr for name in taken)
 
 
+@pytest.mark.full
 def test_the_error_that_ended_it_is_told_though_no_file_can_be_written(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +151,7 @@ def test_a_process_that_fails_is_told_as_its_error(model_copy: Path) -> None:
     assert not Path("a.json").exists()
 
 
+@pytest.mark.full
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_ctrl_c_keeps_what_was_measured(model: str, folder: Path) -> None:
     command = [sys.executable, "-m", "sdrt", "benchmark", "-m", model, *FAST]

@@ -47,6 +47,7 @@ def estimates(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return give
 
 
+@pytest.mark.full
 @pytest.mark.skipif(memory.own_bytes("self") is None, reason="this system does not tell what a process takes")
 def test_sizes_are_measured_on_small_images(tiny_model: Path) -> None:
     """The tiny model's weights are 2 MB; what is in memory is mostly Python, and grows with the image."""
@@ -120,6 +121,7 @@ def test_memory_of_a_container_is_the_least_of_both(tmp_path: Path) -> None:
     assert memory.available_bytes(tmp_path / "none") is None
 
 
+@pytest.mark.full
 @pytest.mark.skipif(memory.own_bytes("self") is None, reason="this system does not tell what a process takes")
 @pytest.mark.parametrize("size", ["8", "20000"])
 def test_the_smallest_and_the_largest_are_measured_on_what_the_model_can_make(

@@ -114,6 +114,7 @@ def test_an_image_prompt_and_its_metadata(folder: Path, tmp_path: Path) -> None:
     assert again.read_bytes() == path.read_bytes()
 
 
+@pytest.mark.full
 def test_scales_of_blocks_come_back_from_metadata(folder: Path, tmp_path: Path) -> None:
     path, again = tmp_path / "a.png", tmp_path / "b.png"
     prompt, scale = (*ADAPTER, "--ip-image", "@red.png"), '{"up": {"block_0": [0, 1.5]}, "mid": 1}'
@@ -153,6 +154,7 @@ def test_a_mask_is_needed_again(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "b.png").read_bytes() == path.read_bytes()
 
 
+@pytest.mark.full
 def test_a_scale_of_0_and_a_plot_of_scales(folder: Path, tmp_path: Path) -> None:
     prompt = (*ADAPTER, "--ip-image", "@red.png", "--ip-image", "@long.png")
     without = made(folder, tmp_path / "a.png")

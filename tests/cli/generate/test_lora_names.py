@@ -27,6 +27,7 @@ def pipeline(folder: Path, tiny_model: Path) -> StableDiffusionPipeline:
     return made
 
 
+@pytest.mark.full
 def test_an_image_of_any_name_is_made_again(pipeline: StableDiffusionPipeline, model: str) -> None:
     for number, name in enumerate(NAMES):
         pipeline.unload_lora_weights()

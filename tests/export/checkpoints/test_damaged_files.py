@@ -39,6 +39,7 @@ def changed(draw: random.Random, tensors: dict[str, list[int]]) -> dict[str, lis
     return found
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", TEXTS)
 def test_each_is_a_checkpoint_or_one_line(kind: str, tmp_path: Path) -> None:
     header = read_header(made(kind).saved(tmp_path / "model.safetensors"))

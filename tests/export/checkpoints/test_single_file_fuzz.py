@@ -113,6 +113,7 @@ def check(folder: Path, kind: str, seed: int, count: int) -> None:
     assert len(refusals) > count / 10
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["sd1", "sdxl"])
 def test_some_files(tmp_path: Path, kind: str) -> None:
     check(tmp_path, kind, 0, 80)

@@ -24,6 +24,7 @@ from tests.parity.checkpoints import randomise
 Checkpoint = Callable[[str], Path]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("target", "dtype", "tolerance"),
     [("cpu", "fp32", 0.0), ("cpu", "fp16", 0.05), ("portable", "fp32", 1e-4), ("portable", "fp16", 0.05)],

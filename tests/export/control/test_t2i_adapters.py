@@ -45,6 +45,7 @@ def alone(plain: Path, adapters: list[Path]) -> np.ndarray:
     return made(plain, adapters[:1], **GIVEN)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("target", ["cpu", "portable"])
 def test_folders_and_checkpoints_make_the_same(
     target: str,

@@ -103,6 +103,7 @@ def test_a_graph_that_is_cut_short_is_named(tiny_model: Path, tmp_path: Path) ->
         blocks(cut)
 
 
+@pytest.mark.full
 def test_a_profile_adds_up(pipeline: StableDiffusionPipeline, tiny_model: Path) -> None:
     asked = Asked(steps=5, schedulers=("euler",), providers=("cpu",), threads=(1,))
     ((configuration, _),) = expand(asked, lambda provider, threads: pipeline)

@@ -224,6 +224,7 @@ def test_a_file_that_changes(tmp_path: Path, change: Callable[[Path], None], wor
         read_tensor(file, "x")
 
 
+@pytest.mark.full
 def test_a_header_of_the_largest_size(tmp_path: Path) -> None:
     """Eight megabytes of what takes Python most memory: refused in seconds, in a bounded amount."""
     path = written(tmp_path / "a.safetensors", b'{"x": [' + b"[]," * ((8 << 20) // 3 - 8) + b"[]]}")

@@ -58,6 +58,7 @@ def test_a_word_longer_than_the_cell_is_cut() -> None:
     assert sheet_of(1, side=48, label="x" * 500).width == sheet_of(1, side=48, label="").width
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("count", "columns", "size"),
     [

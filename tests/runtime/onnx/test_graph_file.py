@@ -47,6 +47,7 @@ def test_every_cut_is_found_or_reads(tiny_model: Path, tmp_path: Path) -> None:
             read_graph(path)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "data",
     [

@@ -210,6 +210,7 @@ def image(pipeline: StableDiffusionPipeline, **settings: object) -> np.ndarray:
     return np.asarray(pipeline("a yellow moon", num_inference_steps=2, seed=0, **settings).images[0])
 
 
+@pytest.mark.full
 def test_a_pipeline_with_a_lora_makes_the_same_images(cache: Path) -> None:
     lora = {"lora": str(sdrt_models.adapter("moon"))}
     found = []
@@ -221,6 +222,7 @@ def test_a_pipeline_with_a_lora_makes_the_same_images(cache: Path) -> None:
     assert len(every_tuned_graph()) == 3
 
 
+@pytest.mark.full
 def test_tune_keeps_every_graph_of_a_model(cache: Path) -> None:
     with StableDiffusionPipeline.from_pretrained("shapes", provider="cpu", notify=lambda _: None) as pipeline:
         before = pipeline.model.path

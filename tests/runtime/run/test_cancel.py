@@ -43,6 +43,7 @@ def pipeline(request: pytest.FixtureRequest, tiny_model: Path) -> StableDiffusio
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "task",
     [
@@ -88,6 +89,7 @@ def test_nothing_is_loaded_for_a_call_that_is_cancelled_already(tiny_model: Path
     assert (caught.value.steps, caught.value.num_steps, caught.value.images) == (0, 4, [])
 
 
+@pytest.mark.full
 def test_a_call_stops_inside_a_component(tiny_model: Path) -> None:
     """A call of the U-Net takes seconds. It is left in a tenth of a second, plus what other programs take."""
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, verify=False).load()

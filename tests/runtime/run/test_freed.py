@@ -200,6 +200,7 @@ print(round(statistics.median(sizes[10:]) - statistics.median(sizes[:10])))
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_twenty_pipelines_take_no_more_memory_than_ten() -> None:
     """With a cycle, each one added 70 MB, so the medians differed by 700."""

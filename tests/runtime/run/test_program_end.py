@@ -56,6 +56,7 @@ def test_the_exit_code_is_the_program_s(tiny_model: Path, end: str, low_vram: bo
     assert "Exception in thread" not in errors
 
 
+@pytest.mark.full
 def test_at_any_moment(tiny_model: Path) -> None:
     """Also while sessions are made, and in the text encoder."""
     for delay in (0, 0.02, 0.05, 0.1, 0.2, 0.3):

@@ -1,0 +1,170 @@
+"""Workers that die, clients that go away, a server that is told to end: every accepted job gets an answer."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.serve.core.running import Running, serving, wait_for
+from tests.serve.core.test_jobs import TASK, over
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and /proc of Linux")
+
+LONG = TASK | {"num_inference_steps": 150}
+
+
+@pytest.fixture(scope="module")
+def tough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server whose workers are killed."""
+    with serving(tmp_path_factory.mktemp("tough"), "--max-queue", "200") as running:
+        yield running
+
+
+def begun(client: httpx.Client, job: str) -> None:
+    wait_for(lambda: client.get(f"/jobs/{job}").json()["step"] >= 1)
+
+
+def kill_workers(server: Running) -> None:
+    for pid in server.workers():
+        os.kill(pid, signal.SIGKILL)
+
+
+def deaths(server: Running) -> int:
+    """How many deaths of workers the server has noticed."""
+    return server.log.read_text().count("ended with code")
+
+
+def test_a_job_survives_its_worker(tough: Running) -> None:
+    with tough.client() as client:
+        job = client.post("/jobs", json=TASK | {"num_inference_steps": 30}).json()["id"]
+        behind = client.post("/jobs", json=TASK).json()["id"]
+        begun(client, job)
+        kill_workers(tough)
+        assert over(client, job)["status"] == "done"
+        assert over(client, behind)["status"] == "done"
+        assert client.get("/readyz").status_code == 200
+        assert "sdrt_worker_restarts_total 1.0" in client.get("/metrics").text
+
+
+def test_a_job_that_kills_every_worker_is_told(tough: Running) -> None:
+    with tough.client() as client:
+        job = client.post("/jobs", json=LONG).json()["id"]
+        for _ in range(3):
+            before = deaths(tough)
+            begun(client, job)
+            kill_workers(tough)
+            wait_for(lambda before=before: deaths(tough) > before)
+        said = over(client, job)
+        assert said["status"] == "failed", said
+        assert said["error"]["code"] == "WorkerError"
+        assert client.get(f"/jobs/{job}/result").status_code == 500
+        assert over(client, client.post("/jobs", json=TASK).json()["id"])["status"] == "done"
+
+
+def test_a_client_that_stops_listening_leaves_its_job(tough: Running) -> None:
+    with tough.client() as client:
+        job = client.post("/jobs", json=TASK | {"num_inference_steps": 20}).json()["id"]
+        with client.stream("GET", f"/jobs/{job}/events") as answer:
+            next(answer.iter_lines())
+        assert over(client, job)["status"] == "done"
+
+
+def test_half_a_body_is_forgotten(tough: Running) -> None:
+    host, _, port = tough.url.removeprefix("http://").partition(":")
+    for sent in (
+        b"POST /jobs HTT",
+        b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n{",
+    ):
+        with socket.create_connection((host, int(port))) as half:
+            half.sendall(sent)
+    with tough.client() as client:
+        assert client.get("/readyz").status_code == 200
+
+
+@pytest.mark.full
+def test_nothing_is_lost_among_a_thousand_faults(tough: Running) -> None:
+    """Requests, cancels, listeners that leave, and fifty kills of the worker."""
+    rng, stop = random.Random(0), threading.Event()
+
+    def kill() -> None:
+        for _ in range(50):
+            if stop.wait(1.5):
+                return
+            kill_workers(tough)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    ended: dict[str, int] = {}
+    try:
+        with tough.client() as client:
+            waiting: list[str] = []
+            for _ in range(1000):
+                while (answer := client.post("/jobs", json=TASK)).status_code == 429:
+                    job = waiting.pop(0)
+                    status = over(client, job)["status"]
+                    ended[status] = ended.get(status, 0) + 1
+                job = answer.json()["id"]
+                waiting.append(job)
+                if rng.random() < 0.3:
+                    client.delete(f"/jobs/{job}")
+                elif rng.random() < 0.2:
+                    with client.stream("GET", f"/jobs/{job}/events") as events:
+                        next(events.iter_lines())
+            for job in waiting:
+                status = over(client, job)["status"]
+                ended[status] = ended.get(status, 0) + 1
+    finally:
+        stop.set()
+        killer.join()
+    assert sum(ended.values()) == 1000
+    assert set(ended) <= {"done", "cancelled", "failed"}
+    tough.wait_until_ready()
+    with tough.client() as client:
+        numbers = client.get("/metrics").text
+        assert "sdrt_jobs_waiting 0.0" in numbers
+        assert "sdrt_jobs_running 0.0" in numbers
+        assert over(client, client.post("/jobs", json=TASK).json()["id"])["status"] == "done"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_ends_finishes_what_runs_and_refuses_what_waits(
+    tmp_path: Path, sent: signal.Signals
+) -> None:
+    with serving(tmp_path) as server:
+        with server.client() as client, server.client() as other:
+            running = client.post("/jobs", json=TASK | {"num_inference_steps": 60}).json()["id"]
+            waiting = client.post("/jobs", json=TASK).json()["id"]
+            begun(client, running)
+            last = {}
+
+            def listen(job: str) -> None:
+                with other.stream("GET", f"/jobs/{job}/events") as events:
+                    last[job] = [line for line in events.iter_lines() if line.startswith("event: ")][-1]
+
+            listeners = [threading.Thread(target=listen, args=(job,)) for job in (running, waiting)]
+            for one in listeners:
+                one.start()
+            wait_for(lambda: server.log.read_text().count("/jobs") >= 2)
+            server.process.send_signal(sent)
+            for one in listeners:
+                one.join(60)
+            assert last == {running: "event: done", waiting: "event: failed"}
+        assert server.process.wait(60) == 0
+
+
+def test_workers_end_with_their_server(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        workers = server.workers()
+        assert workers
+        with server.client() as client:
+            begun(client, client.post("/jobs", json=LONG).json()["id"])
+        server.process.kill()
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))

@@ -1,0 +1,239 @@
+"""Limits, keys and names of a server that is started with them."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.serve.core.running import Running, serving, wait_for
+from tests.serve.core.test_jobs import TASK, over
+
+LONG = TASK | {"num_inference_steps": 150}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server that takes little."""
+    options = ("--max-queue", "3", "--max-pixels", "16384", "--max-images", "2", "--timeout", "600")
+    with serving(tmp_path_factory.mktemp("small"), *options) as running:
+        yield running
+
+
+def test_more_than_may_wait_get_429(small: Running) -> None:
+    with small.client() as client:
+        first = client.post("/jobs", json=LONG).json()["id"]
+        wait_for(lambda: client.get(f"/jobs/{first}").json()["status"] == "running")
+        answers = [client.post("/jobs", json=TASK) for _ in range(6)]
+        assert [one.status_code for one in answers] == [202, 202, 202, 429, 429, 429]
+        assert int(answers[-1].headers["retry-after"]) >= 1
+        assert [one.json()["position"] for one in answers[:3]] == [0, 1, 2]
+        client.delete(f"/jobs/{first}")
+        assert {over(client, one.json()["id"])["status"] for one in answers[:3]} == {"done"}
+        assert "sdrt_jobs_refused_total 3.0" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"width": 136}, "width"),
+        ({"hires_scale": 2}, "width"),
+        ({"outpaint": "left=64", "image": True}, "image"),
+    ],
+)
+def test_no_way_leads_to_more_pixels(small: Running, wrong: dict[str, Any], field: str) -> None:
+    from tests.serve.core.test_jobs import png
+
+    wrong = {name: png("red", 136) if value is True else value for name, value in wrong.items()}
+    with small.client() as client:
+        answer = client.post("/jobs", json=TASK | wrong)
+        said = answer.json()
+        if answer.status_code == 202:
+            said = over(client, said["id"])["error"]
+        assert said["field"] == field, said
+        assert "at most 16384" in said["detail"]
+
+
+def test_a_priority_goes_first(small: Running) -> None:
+    with small.client() as client:
+        first = client.post("/jobs", json=LONG).json()["id"]
+        usual = client.post("/jobs", json=TASK).json()["id"]
+        urgent = client.post("/jobs", json=TASK | {"priority": 1}).json()
+        assert urgent["position"] == 0
+        client.delete(f"/jobs/{first}")
+        ended = {job: over(client, job)["finished"] for job in (usual, urgent["id"])}
+        assert ended[urgent["id"]] < ended[usual]
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, str, str]]:
+    """A server with two keys: one of a file, one of the environment."""
+    folder = tmp_path_factory.mktemp("keyed")
+    printed = subprocess.run(
+        [sys.executable, "-m", "sdrt", "serve", "--new-key", "phone"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    key, line = (one.split()[-1] for one in printed)
+    assert key not in line
+    (folder / "keys").write_text(f"# keys\n\n{line}\n")
+    own = "a-key-of-the-environment"
+    with serving(folder, "--key-file", "keys", "--cors", "https://example.org", SDRT_API_KEY=own) as running:
+        yield running, key, own
+
+
+ROUTES = [
+    ("POST", "/jobs"),
+    ("GET", "/jobs"),
+    ("GET", "/jobs/x"),
+    ("DELETE", "/jobs/x"),
+    ("GET", "/jobs/x/events"),
+    ("GET", "/jobs/x/images/0"),
+    ("GET", "/jobs/x/result"),
+    ("GET", "/metrics"),
+    ("GET", "/openapi.json"),
+]
+OPEN = [("GET", "/healthz"), ("GET", "/readyz")]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_a_route_needs_a_key(keyed: tuple[Running, str, str], method: str, path: str) -> None:
+    server, key, own = keyed
+    for wrong in (None, key[:-1], key + "x", own.upper()):
+        with server.client(wrong) as client:
+            answer = client.request(method, path)
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert key not in answer.text
+    for right in (key, own):
+        with server.client(right) as client:
+            assert client.request(method, path).status_code in (200, 404, 422)
+    with httpx.Client(base_url=server.url, auth=("anyone", key)) as client:
+        assert client.request(method, path).status_code in (200, 404, 422)
+
+
+@pytest.mark.parametrize(("method", "path"), OPEN)
+def test_what_a_load_balancer_asks_needs_none(
+    keyed: tuple[Running, str, str], method: str, path: str
+) -> None:
+    with keyed[0].client() as client:
+        assert client.request(method, path).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path"), [*ROUTES, *OPEN])
+def test_a_wrong_method_is_told(server: Running, method: str, path: str) -> None:
+    with server.client() as client:
+        answer = client.request("PATCH", path)
+        assert answer.status_code == 405
+        assert answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("method", "path"), [*ROUTES, *OPEN])
+def test_a_large_body_is_refused_before_it_is_sent(server: Running, method: str, path: str) -> None:
+    connection = HTTPConnection(server.url.removeprefix("http://"), timeout=60)
+    connection.putrequest(method, path)
+    connection.putheader("Content-Length", str(10**12))
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert answer.status == 413
+    assert b"the most that this server takes" in answer.read()
+    connection.close()
+
+
+def test_a_large_body_of_unknown_length_is_refused(server: Running) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(65 * 16):
+            yield b" " * 65536
+
+    with server.client() as client:
+        answer = client.post("/jobs", content=endless(), headers={"Content-Type": "application/json"})
+        assert answer.status_code == 413
+
+
+def test_keys_do_not_see_each_other_s_jobs(keyed: tuple[Running, str, str]) -> None:
+    server, key, own = keyed
+    with server.client(key) as mine, server.client(own) as other:
+        job = mine.post("/jobs", json=TASK).json()["id"]
+        assert over(mine, job)["status"] == "done"
+        for path in (f"/jobs/{job}", f"/jobs/{job}/images/0", f"/jobs/{job}/result", f"/jobs/{job}/events"):
+            assert other.get(path).status_code == 404
+        assert other.delete(f"/jobs/{job}").status_code == 404
+        assert job not in other.get("/jobs").text
+        assert job in mine.get("/jobs").text
+
+
+def test_other_sites_may_not_use_it_unless_named(server: Running, keyed: tuple[Running, str, str]) -> None:
+    with server.client() as client:
+        assert client.post("/jobs", json=TASK, headers={"Origin": "https://example.org"}).status_code == 403
+        assert client.get("/jobs", headers={"Origin": server.url}).status_code == 200
+        assert client.get("/jobs", headers={"Host": "attacker.example"}).status_code == 403
+        # A form of another site has no other type than these, and sends cookies, not keys.
+        assert client.post("/jobs", content=b"{}", headers={"Content-Type": "text/plain"}).status_code in (
+            415,
+            422,
+        )
+    with keyed[0].client(keyed[1]) as client:
+        answer = client.get("/jobs", headers={"Origin": "https://example.org"})
+        assert answer.headers["access-control-allow-origin"] == "https://example.org"
+        asked = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
+        assert client.options("/jobs", headers=asked).status_code == 200
+        assert client.get("/jobs", headers={"Origin": "https://other.example"}).status_code == 403
+
+
+def test_the_log_has_no_prompt_and_no_key(keyed: tuple[Running, str, str]) -> None:
+    server, key, _ = keyed
+    with server.client(key) as client:
+        answer = client.post(
+            "/jobs", json=TASK | {"prompt": "a very private circle"}, headers={"X-Request-ID": "mine-1"}
+        )
+        assert answer.headers["x-request-id"] == "mine-1"
+        assert over(client, answer.json()["id"])["status"] == "done"
+    log = server.log.read_text()
+    assert "mine-1" in log
+    assert "phone" in log
+    assert "private" not in log
+    assert key not in log
+
+
+def refused(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sdrt", "serve", *arguments], capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("--host", "0.0.0.0"), 2, "there is no key"),
+        (("--api-key", "short"), 2, "fewer than 16"),
+        (("--key-file", "nosuch"), 1, "cannot be read"),
+        (("-m", "a=shapes", "-m", "a=shapes"), 2, "two models are called 'a'"),
+        (("-m", "=shapes"), 2, "NAME=MODEL"),
+        (("-m", "nosuch-model", "--port", "0"), 3, "nosuch-model"),
+        (("--provider", "warp", "--port", "0"), 4, "warp"),
+        (("--new-key", "a b"), 2, "letters"),
+        (("--max-memory", "much"), 2, "such as 6GB"),
+    ],
+)
+def test_a_wrong_start_is_one_line(arguments: tuple[str, ...], code: int, says: str) -> None:
+    done = refused(*arguments)
+    assert (done.returncode, done.stderr.count("error: ")) == (code, 1), done.stderr
+    assert says in done.stderr.splitlines()[-1]
+
+
+def test_a_taken_port_is_told(tmp_path: Path) -> None:
+    with serving(tmp_path, ready=False) as running:
+        port = running.url.rpartition(":")[2]
+        done = refused("--port", port)
+        assert done.returncode == 1
+        assert f"port {port} of 127.0.0.1 is taken" in done.stderr
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(60) == 0
