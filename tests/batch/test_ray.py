@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -62,9 +61,7 @@ class Cluster:
 
     def end(self) -> None:
         below = psutil.Process(self._process.pid).children(recursive=True)
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(60)
+        self._process.communicate(timeout=60)
         for one in below:
             if one.is_running():
                 one.kill()
@@ -116,9 +113,7 @@ def run_on(cluster: Cluster, started: Start) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    began = time.monotonic()
     _, said = process.communicate(timeout=200)
-    assert time.monotonic() - began < 200
     return process.returncode, said
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.batch.row import MODEL
+from sdrt.common.control_groups import usable_cpus
 from sdrt.common.version import __version__
 from sdrt.errors import ProviderError, RequestError, SdrtError
 from sdrt.serve.make import failure_of, make
@@ -205,7 +206,7 @@ def _connect(setup: RaySetup) -> None:
 
 def _local_cpus(setup: RaySetup) -> int:
     """The CPUs that this machine offers: never fewer than one actor takes, and one for Ray's own tasks."""
-    return max(os.cpu_count() or 1, int(-(-setup.workers * setup.cpus // 1)) + 1)
+    return max(usable_cpus() or 1, int(-(-setup.workers * setup.cpus // 1)) + 1)
 
 
 def _check_nodes(setup: RaySetup, nodes: Sequence[Mapping[str, Any]]) -> None:

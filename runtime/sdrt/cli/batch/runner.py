@@ -16,6 +16,7 @@ from sdrt.cli.batch.rows import read_rows
 from sdrt.cli.checkpoint_options import BESIDE
 from sdrt.cli.echo import echo_json
 from sdrt.cli.spellings import naming_options
+from sdrt.common.control_groups import usable_cpus
 from sdrt.common.extras import install_command, missing_modules
 from sdrt.common.progress import export_reporter
 from sdrt.errors import ProviderError, RequestError, SdrtError
@@ -181,7 +182,7 @@ def _setup(options: Options, threads: int | None, *, checks: bool) -> WorkerSetu
 
 def _share_of_cores(workers: int) -> int | None:
     """The CPU threads of each worker, so that together they take every core. None for a single worker."""
-    return None if workers == 1 else max(1, len(os.sched_getaffinity(0)) // workers)
+    return None if workers == 1 else max(1, (usable_cpus() or 1) // workers)
 
 
 def _say_interrupted(batch: Any, report: Rows) -> None:
