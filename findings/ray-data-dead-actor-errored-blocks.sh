@@ -14,7 +14,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check "ray[data]==2.60.0" 2>/dev/null
-export RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
+export RAY_TMPDIR=$work RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
 cat > "$work/run.py" <<'PY'
 import logging
 import os
@@ -56,7 +56,7 @@ numbers = ray.data.from_items([{"number": number} for number in range(8)], overr
     Square, batch_size=1, batch_format="pyarrow", num_cpus=1,
     compute=ray.data.ActorPoolStrategy(size=2, max_tasks_in_flight_per_actor=1), **retries,
 )
-threading.Timer(40, end).start()
+threading.Timer(25, end).start()
 found = sorted(row["number"] for row in numbers.take_all())
 print(f"ends with {found}", flush=True)
 ray.shutdown()

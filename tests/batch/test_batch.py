@@ -126,6 +126,7 @@ BAD = {
 }
 
 
+@pytest.mark.full
 def test_bad_rows_have_their_errors_and_the_others_go_on(batch: Run) -> None:
     lines = [line for line, _ in BAD.values()]
     result = batch(write_rows(["\ufeff" + '{"prompt": "first"}', *lines, {"prompt": "last"}]))
@@ -175,6 +176,7 @@ def test_a_column_that_is_no_setting(batch: Run) -> None:
     assert "'caption' is no setting" in result.stderr
 
 
+@pytest.mark.full
 def test_again_makes_only_what_is_missing_damaged_or_changed(batch: Run) -> None:
     rows: list[dict[str, Any]] = [{"prompt": f"a {number}"} for number in range(5)]
     batch(write_rows(rows))
@@ -200,6 +202,7 @@ def test_again_makes_only_what_is_missing_damaged_or_changed(batch: Run) -> None
     assert len(index()) == 2
 
 
+@pytest.mark.full
 def test_another_model_makes_all_anew(batch: Run, model_copy: Path) -> None:
     write_rows([{"prompt": "a"}])
     assert batch("in.jsonl", "-m", model_copy).exit_code == 0
@@ -230,6 +233,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [one for one in found if "spawn_main" in " ".join(one.cmdline())]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_ended_goes_on(batch: Run, started: Start, sent: signal.Signals) -> None:
     process = started(write_rows(SLOW))
@@ -255,6 +259,7 @@ def test_a_run_that_is_ended_goes_on(batch: Run, started: Start, sent: signal.Si
     assert resumed == [one["sha256"] for one in index("whole")]
 
 
+@pytest.mark.full
 def test_a_line_that_a_killed_run_left_unfinished(batch: Run) -> None:
     batch(write_rows([{"prompt": "a"}, {"prompt": "b"}]))
     path = Path("out/index.jsonl")
@@ -264,6 +269,7 @@ def test_a_line_that_a_killed_run_left_unfinished(batch: Run) -> None:
     assert len(index()) == 2
 
 
+@pytest.mark.full
 def test_workers_that_are_killed_lose_nothing(started: Start) -> None:
     process = started(write_rows(SLOW), "--workers", "2")
     for count in (1, 4):
@@ -274,6 +280,7 @@ def test_workers_that_are_killed_lose_nothing(started: Start) -> None:
     assert [one["error"] for one in sorted(index(), key=lambda one: one["row"])] == [None] * len(SLOW)
 
 
+@pytest.mark.full
 def test_a_full_disk_is_told_and_the_run_goes_on_later(batch: Run, started: Start) -> None:
     write_rows([{"prompt": f"a {number}", "width": 64 + 64 * (number == 3)} for number in range(5)])
     batch("in.jsonl", "-o", "whole")
@@ -351,6 +358,7 @@ def test_a_folder_that_another_batch_writes_into(batch: Run) -> None:
     assert "another sdrt batch writes into out" in result.stderr
 
 
+@pytest.mark.full
 def test_rows_share_runs(batch: Run) -> None:
     rows = [{"prompt": f"a {number}"} for number in range(3)] + [{"prompt": "c", "steps": 3}]
     result = batch(write_rows(rows), "--batch-size", "2")
@@ -360,6 +368,7 @@ def test_rows_share_runs(batch: Run) -> None:
     assert [read_metadata(Path("out", one["file"])).prompt for one in found] == ["a 0", "a 1", "a 2", "c"]
 
 
+@pytest.mark.full
 def test_without_pyarrow_the_index_has_lines(batch: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     result = batch(write_rows([{"prompt": "a"}]))
