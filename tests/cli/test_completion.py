@@ -33,8 +33,8 @@ def completed(*words: str) -> list[str]:
 
 def test_commands_and_options() -> None:
     assert completed("") == [
-        *("generate", "plot", "export", "tune", "models", "benchmark", "schedulers", "info", "doctor"),
-        *("completion", "help"),
+        *("generate", "batch", "serve", "plot", "export", "tune", "models", "benchmark", "schedulers"),
+        *("info", "doctor", "completion", "help"),
     ]
     assert completed("ge") == ["generate"]
     assert "--scheduler" in completed("generate", "--sch")

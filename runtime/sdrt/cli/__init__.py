@@ -15,7 +15,8 @@ __all__ = ["main"]
 EXIT_CODES = """\b
 Exit codes:
   0    done
-  1    another failure: a file could not be written, or there is a bug in sdrt
+  1    another failure: a file could not be written, rows of `sdrt batch` failed, or
+       there is a bug in sdrt
   2    usage: an option, a prompt or an output file is not acceptable
   3    model: missing, damaged, unsupported, or impossible to export
   4    provider: ONNX Runtime or an execution provider is missing
@@ -37,6 +38,7 @@ def _print_version(context: click.Context, _: click.Parameter, given: bool) -> N
     cls=LazyGroup,
     commands_table={
         "generate": ("generate.command", "Make images from a prompt."),
+        "batch": ("batch.command", "Make the images of a table of prompts, also on many machines."),
         "serve": ("serve", "Make images for programs and browsers, over HTTP."),
         "plot": ("generate.plot", "Make a sheet of images that compares settings."),
         "export": ("export", "Turn a checkpoint into a model folder of ONNX graphs."),

@@ -13,7 +13,9 @@ EXTRAS: Mapping[str, str] = {
     "onnxruntime": "cpu",
     "optimum": "optimum",
     **dict.fromkeys(("matplotlib", "pynvml"), "benchmark"),
+    "pyarrow": "batch",
     "onnx": "export",
+    "ray": "ray",
     **dict.fromkeys(("fastapi", "multipart", "prometheus_client", "uvicorn"), "serve"),
     **dict.fromkeys(("diffusers", "torch", "transformers"), "verify"),
 }

@@ -25,11 +25,13 @@ class ServedModel:
         name: what requests call it.
         source: a folder, a checkpoint, an embedded model or a hub id.
         options: further arguments of `StableDiffusionPipeline.from_pretrained`.
+        embeddings: files of textual inversions.
     """
 
     name: str
     source: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    embeddings: tuple[str, ...] = ()
 
 
 class Models:
@@ -87,7 +89,10 @@ class Models:
         from sdrt.pipeline import StableDiffusionPipeline
 
         options = {**self._options, **model.options}
-        return StableDiffusionPipeline.from_pretrained(model.source, notify=self._notify, **options)
+        made = StableDiffusionPipeline.from_pretrained(model.source, notify=self._notify, **options)
+        for file in model.embeddings:
+            made.load_textual_inversion(file)
+        return made
 
 
 def _bytes_of(source: str) -> int:

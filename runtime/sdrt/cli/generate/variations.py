@@ -27,7 +27,10 @@ __all__ = [
     "Axis",
     "Entry",
     "axis_settings",
+    "entry_of",
     "image_settings",
+    "is_object",
+    "object_of",
     "parse_axis",
     "read_prompts_file",
 ]
@@ -139,8 +142,7 @@ def read_prompts_file(
         if not text or text.startswith("#"):
             continue
         location = f"{shown}, line {number}"
-        plain = Entry(prompt=text, settings={}, line=Line(location=location))
-        entries.append(_entry(text, image_settings(table), location, facts) if _is_object(text) else plain)
+        entries.append(_entry_of_line(text, image_settings(table), location, facts))
         if len(entries) > MAX_ENTRIES:
             raise RequestError.advised(
                 f"{location}: more than {MAX_ENTRIES} prompts", "split the file", joint="; ", **facts
@@ -174,12 +176,20 @@ def _read(name: str, shown: str, facts: Mapping[str, Any]) -> str:
         raise RequestError(f"{shown} is not UTF-8 text: {error}", **facts, fits="UTF-8 text") from error
 
 
-def _is_object(line: str) -> bool:
+def _entry_of_line(text: str, rows: Sequence[Setting], location: str, facts: Mapping[str, Any]) -> Entry:
+    """A line of a prompts file: a prompt, or a JSON object. Raises `RequestError` as `entry_of` does."""
+    if is_object(text):
+        return entry_of(object_of(text, location, facts), rows, location, facts)
+    return Entry(prompt=text, settings={}, line=Line(location=location))
+
+
+def is_object(line: str) -> bool:
     """Whether a line is a JSON object, rather than a prompt that begins with a wildcard."""
     return line.startswith("{") and line[1:].lstrip().startswith(('"', "}"))
 
 
-def _entry(line: str, rows: Sequence[Setting], location: str, facts: Mapping[str, Any]) -> Entry:
+def object_of(line: str, location: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON object in a line. Raises `RequestError` if it is something else, or has a key twice."""
     try:
         given = json.loads(line, object_pairs_hook=partial(_once, location))
     except RequestError:
@@ -190,6 +200,19 @@ def _entry(line: str, rows: Sequence[Setting], location: str, facts: Mapping[str
             fits="a prompt, or a JSON object with a prompt and settings",
             **facts,
         ) from error
+    if not isinstance(given, dict):
+        raise RequestError.expected(location, "a JSON object with a prompt and settings", **facts)
+    return given
+
+
+def entry_of(
+    given: Mapping[str, Any], rows: Sequence[Setting], location: str, facts: Mapping[str, Any]
+) -> Entry:
+    """The prompt and the settings in a mapping, such as the JSON object of a line.
+
+    Raises:
+        RequestError: a setting is unknown, given twice or of a wrong type, or there is no prompt.
+    """
     settings: dict[str, Any] = {}
     keys: dict[str, str] = {}
     for name, value in given.items():

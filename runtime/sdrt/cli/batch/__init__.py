@@ -1,0 +1,1 @@
+"""`sdrt batch`: the images of a table of prompts."""
