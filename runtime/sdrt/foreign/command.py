@@ -25,7 +25,7 @@ _SIZE = "write --width (-W) and --height (-H)"
 _HIRES = "write --hires 2, which enlarges the image and denoises it again"
 _MEMORY = "write --low-vram"
 _FUSED = "leave it out; the exported graphs have fused attention"
-_SERVER = "sdrt has no server: call sdrt from your own, with its Python API (docs/python.md)"
+_SERVER = "write sdrt serve, which makes images over HTTP (docs/serve.md)"
 _PART = "it is a part of the model: export a checkpoint that has it, with sdrt export"
 _CHECKER = "leave it out; the model's own safety checker runs unless --no-safety-checker is given"
 _NONE = "sdrt has nothing like it"
@@ -184,7 +184,7 @@ OPTIONS: Mapping[str, Sequence[Word]] = {
 _GENERATES = 'write sdrt generate "a red circle"'
 
 COMMANDS = (
-    *_same("serve server start web webui ui api gradio listen daemon", "a server", _SERVER),
+    *_same("server start web webui ui api gradio listen daemon", "a server", _SERVER),
     *_same(
         "txt2img text2img text-to-image t2i run make draw create gen image imagine sample",
         "makes images",

@@ -153,7 +153,8 @@ def test_a_large_body_is_refused_before_it_is_sent(server: Running, method: str,
     connection.endheaders()
     answer = connection.getresponse()
     assert answer.status == 413
-    assert b"the most that this server takes" in answer.read()
+    assert method == "HEAD" or b"the most that this server takes" in answer.read()
+    answer.close()
     connection.close()
 
 
