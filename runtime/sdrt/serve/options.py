@@ -58,7 +58,6 @@ class ServeOptions:
         preload: whether to open the first model before the server says that it is ready.
         max_batch: how many jobs may share a run.
         max_memory: bytes of a worker above which it lets go of models.
-        log_prompts: whether prompts may appear in logs.
         limits: the limits.
     """
 
@@ -72,7 +71,6 @@ class ServeOptions:
     preload: bool = True
     max_batch: int = 1
     max_memory: int | None = None
-    log_prompts: bool = False
     limits: Limits = Limits()
 
     def setups(self) -> list[WorkerSetup]:
