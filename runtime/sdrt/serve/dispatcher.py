@@ -21,6 +21,8 @@ _MOST_ATTEMPTS = 3
 """A job that was in a worker's hands when it died runs again, as it may not be why. This often, at most."""
 _MOST_DEATHS = 5
 """When so many workers in a row die before they are ready, no more are started."""
+_PATIENCE = 60.0
+"""Seconds in which a worker should stop a run that took too long. One that does not is ended."""
 
 
 class Slot:
@@ -104,27 +106,35 @@ class Dispatcher:
 
     def wake(self) -> None:
         """Give jobs to the workers that have none."""
-        if self._is_stopping:
-            return
-        for slot in self.slots:
-            if slot.is_idle and (first := self._next_for(slot)) is not None:
-                self._begin(slot, [first, *self.queue.take_like(first, self._max_batch - 1)])
+        # Again after each run that began: a worker may have left a job to one that is busy now.
+        while not self._is_stopping and any(self._feed(slot) for slot in self.slots):
+            pass
+
+    def _feed(self, slot: Slot) -> bool:
+        """Give jobs to a worker that has none. Tells whether there were any for it."""
+        if not slot.is_idle or (first := self._next_for(slot)) is None:
+            return False
+        self._begin(slot, [first, *self.queue.take_like(first, self._max_batch - 1)])
+        return True
 
     def cancel(self, job: Job) -> None:
         """Stop a job, wherever it is."""
         if job.status.is_final:
             return
-        if self.queue.remove(job):
+        # The others in its run may go on. Its own images are then thrown away.
+        if self.queue.remove(job) or not self._stops_run_of(job):
             job.cancelled()
-            return
+
+    def _stops_run_of(self, job: Job) -> bool:
+        """Make nothing more for a job that runs. Tells whether its run stops, which others may share."""
         job.is_cancelling = True
         for slot in self.slots:
-            if job in slot.jobs:
-                if all(one.is_cancelling for one in slot.jobs) and slot.worker is not None:
+            if job in slot.jobs and slot.worker is not None:
+                stops = all(one.is_cancelling for one in slot.jobs)
+                if stops:
                     slot.worker.cancel()
-                else:
-                    # The others in its run go on. Its own images are thrown away.
-                    job.cancelled()
+                return stops
+        return True
 
     async def stop(self, grace: float) -> None:
         """Refuse what waits, let what runs finish within `grace` seconds, and end the workers."""
@@ -162,18 +172,26 @@ class Dispatcher:
             job.start()
             if self._timeout is not None:
                 loop = asyncio.get_running_loop()
-                self._timers[job] = loop.call_later(self._timeout, self._time_out, job)
+                self._timers[job] = loop.call_later(self._timeout, self._time_out, slot, job)
         slot.jobs = jobs
         slot.number = slot.worker.run([job.task for job in jobs])
 
-    def _time_out(self, job: Job) -> None:
-        self.cancel(job)
+    def _time_out(self, slot: Slot, job: Job) -> None:
+        if self._stops_run_of(job):
+            loop = asyncio.get_running_loop()
+            loop.call_later(_PATIENCE, self._end_if_stuck, slot, slot.worker, slot.number)
         job.fail(
             Failure(
                 kind="TimeoutError",
                 message=f"the images took longer than the {self._timeout:g} seconds that this server allows",
             )
         )
+
+    def _end_if_stuck(self, slot: Slot, worker: Worker | None, number: int) -> None:
+        """End a worker that still does a run which it was to stop. Another one takes its place."""
+        if worker is not None and slot.worker is worker and slot.number == number and slot.jobs:
+            log.error("worker %s does not stop a run, and is ended", worker.pid)
+            worker.kill()
 
     def _start(self, slot: Slot) -> None:
         slot.is_ready, slot.jobs = False, []
@@ -221,34 +239,42 @@ class Dispatcher:
         self.wake()
 
     def _settle(self, jobs: list[Job], message: Done | Failed | Cancelled) -> None:
-        for index, job in enumerate(jobs):
-            if timer := self._timers.pop(job, None):
-                timer.cancel()
+        # The last first, as those that wait again go to the front.
+        for index, job in reversed(list(enumerate(jobs))):
+            self._stop_timer(job)
             if job.is_cancelling or isinstance(message, Cancelled):
                 job.cancelled()
             elif isinstance(message, Done):
                 job.finish(message.made[index])
             elif len(jobs) > 1:
-                self._alone(job)  # one of them may be wrong, and the others need not suffer
+                self._wait_again(job)
             else:
                 job.fail(message.failure)
         if isinstance(message, Failed) and not message.failure.is_request:
             log.error("a run failed: %s\n%s", message.failure.message, message.trace)
 
-    def _alone(self, job: Job) -> None:
+    def _stop_timer(self, job: Job) -> None:
+        if timer := self._timers.pop(job, None):
+            timer.cancel()
+
+    def _wait_again(self, job: Job) -> None:
+        """Put a job back. From now on it runs alone: one of its run may be wrong, and the others need not suffer."""
+        if self._is_stopping:
+            job.fail(_stopping())
+            return
         job.shares = False
         job.wait_again()
         self.queue.put_back(job)
 
     def _died(self, slot: Slot, worker: Worker) -> None:
         jobs, slot.jobs, slot.is_ready = slot.jobs, [], False
+        for job in reversed(jobs):
+            self._after_death(job)
         if self._is_stopping:
             return
         self.worker_restarts += 1
         if slot.deaths < _MOST_DEATHS:
             log.error("worker %s ended with code %s", worker.pid, worker.process.exitcode)
-        for job in reversed(jobs):
-            self._after_death(job)
         slot.deaths += 1
         if slot.deaths < _MOST_DEATHS:
             self._start(slot)
@@ -256,15 +282,13 @@ class Dispatcher:
             self._give_up(slot)
 
     def _after_death(self, job: Job) -> None:
-        if timer := self._timers.pop(job, None):
-            timer.cancel()
+        self._stop_timer(job)
         if job.is_cancelling:
             job.cancelled()
         elif job.attempts >= _MOST_ATTEMPTS:
             job.fail(_died(job.attempts))
-        elif not job.status.is_final:
-            job.wait_again()
-            self.queue.put_back(job)
+        else:
+            self._wait_again(job)
 
     def _give_up(self, slot: Slot) -> None:
         """Start no more workers here. Without any, nobody waits in vain."""
@@ -276,6 +300,8 @@ class Dispatcher:
                 job.fail(self.failure)
             self._ready.set()
             self._lost.set()
+        else:
+            log.error("a worker is given up, and others go on: %s", self.failure.message)
 
 
 def _stopping() -> Failure:
