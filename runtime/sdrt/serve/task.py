@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 __all__ = ["Failure", "FileFormat", "ImageTask", "Made", "MadeImage", "Progress"]
@@ -56,6 +56,11 @@ class ImageTask:
             and self._common() == other._common()
         )
 
+    def without_files(self) -> ImageTask:
+        """The task without the user's images, which take memory."""
+        kept = {name: value for name, value in self.settings.items() if not _is_file(value)}
+        return replace(self, settings=kept)
+
     def _is_alone(self) -> bool:
         """Whether this is one image of a text, without tags that change the model, and without images of the user."""
         values = self.settings
@@ -74,6 +79,11 @@ class ImageTask:
         given = {name: value for name, value in self.settings.items() if name not in _OWN}
         # A missing negative prompt is not an empty one: SDXL takes zeros for it.
         return given | {"has_negative": self.settings.get("negative_prompt") is not None}
+
+
+def _is_file(value: Any) -> bool:
+    """Whether a setting is the content of a file, or of several."""
+    return isinstance(value, bytes) or (isinstance(value, list) and any(map(_is_file, value)))
 
 
 @dataclass(frozen=True, kw_only=True)
