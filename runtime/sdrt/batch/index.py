@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 from collections.abc import Container, Iterable, Mapping
@@ -125,7 +126,7 @@ class Index:
             if self._stream.write(line) < len(line):
                 # The reason comes with the next byte.
                 self._stream.write(line[-1:])
-                raise OSError(28, os.strerror(28))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except BaseException as error:
             os.ftruncate(self._stream.fileno(), size)
             if isinstance(error, OSError):

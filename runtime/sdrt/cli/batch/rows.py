@@ -75,7 +75,7 @@ def _row(
     try:
         with entry.line.named_by_errors():
             own = entry.settings.get("seed", _RANDOM)
-            seed = settled_seed("seed", own) if own != _RANDOM else seeds_from(first, number + 1)[-1]
+            seed = settled_seed("seed", own) if own != _RANDOM else seeds_from(first + number, 1)[0]
             texts = Texts.of(entry.prompt, settings, seed, wildcards)
     except RequestError as error:
         return Row(number=number, id=found.id, settings={"prompt": entry.prompt}, error=error)
