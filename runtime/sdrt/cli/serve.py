@@ -257,6 +257,7 @@ def _options(
     max_memory: int | None,
     **limits: Any,
 ) -> ServeOptions:
+    from sdrt.common.control_groups import share_of_cpus
     from sdrt.serve.options import Limits, ServeOptions
 
     each = [provider for provider in providers or ("auto",) for _ in range(workers)]
@@ -265,7 +266,7 @@ def _options(
         providers=each,
         loading={
             "provider_options": dict(provider_options) or None,
-            "threads": threads or _share_of_cores(each),
+            "threads": threads or share_of_cpus(len(each)),
             "allow_fallback": allow_fallback,
             "vae_tiling": vae_tiling,
             "low_vram": low_vram,
@@ -287,14 +288,6 @@ def _options(
             grace=limits["grace"],
         ),
     )
-
-
-def _share_of_cores(providers: Sequence[str]) -> int | None:
-    """The CPU threads of each worker, so that together they take every core. None for a single worker."""
-    from sdrt.common.control_groups import usable_cpus
-
-    count = len(providers)
-    return None if count == 1 else max(1, (usable_cpus() or 1) // count)
 
 
 def _keys(given: Sequence[str], file: Path | None) -> Keys:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from sdrt import errors
 from sdrt.errors import SdrtError
 from sdrt.serve.app import make_app
+from sdrt.serve.errors import error_of
 from sdrt.serve.options import ServeOptions
 from sdrt.serve.task import Failure
 
@@ -107,13 +107,6 @@ def serve(options: ServeOptions, listening: socket.socket, started: Callable[[],
     server = _Server(config, started, lambda: app.state.service.stop())
     server.run(sockets=[listening])
     if failures:
-        raise _error_of(failures[0])
+        raise error_of(failures[0])
     if not server.started:
         raise SdrtError("the server did not start: the log says why")
-
-
-def _error_of(failure: Failure) -> SdrtError:
-    """The error of a worker, for this process's exit code."""
-    kind = getattr(errors, failure.kind, SdrtError)
-    made: SdrtError = kind(failure.message)
-    return made

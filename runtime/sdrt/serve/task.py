@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-__all__ = ["Failure", "FileFormat", "ImageTask", "Made", "MadeImage", "Progress"]
+__all__ = ["IMAGES", "SUFFIXES", "Failure", "FileFormat", "ImageTask", "Made", "MadeImage", "Progress"]
+
+IMAGES = ("image", "mask_image", "control_image", "ip_adapter_image", "ip_adapter_masks")
+"""The settings that take images. In a task they are the bytes of files."""
+SUFFIXES: Mapping[str, str] = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+"""The extensions of the formats that requests name."""
 
 _OWN = ("prompt", "negative_prompt", "seed")
 """The settings that images of one run may differ in."""
@@ -25,6 +30,11 @@ class FileFormat:
     suffix: str = ".png"
     quality: int | None = None
     metadata: bool = True
+
+    @property
+    def media_type(self) -> str:
+        """The type of its files, such as "image/png"."""
+        return next(f"image/{name}" for name, suffix in SUFFIXES.items() if suffix == self.suffix)
 
 
 @dataclass(frozen=True, kw_only=True)

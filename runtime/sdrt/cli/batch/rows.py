@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sdrt.batch.row import IMAGES, Row
+from sdrt.batch.row import Row
 from sdrt.cli.generate.texts import Texts
 from sdrt.cli.generate.variations import Entry, entry_of, image_settings, is_object, object_of
 from sdrt.common.seeds import seeds_from, settled_seed
@@ -18,6 +18,7 @@ from sdrt.prompts.wildcard_files import WildcardFiles
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
 from sdrt.request.table import TABLE
+from sdrt.serve.task import IMAGES
 
 __all__ = ["read_rows"]
 

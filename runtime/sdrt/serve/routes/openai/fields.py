@@ -10,7 +10,7 @@ from sdrt.request.table import parse_size
 from sdrt.serve.errors import ServeError
 from sdrt.serve.routes.common import Strict
 from sdrt.serve.routes.jobs import Lora
-from sdrt.serve.task import FileFormat
+from sdrt.serve.task import SUFFIXES, FileFormat
 
 __all__ = ["FIELDS", "Asked", "Edit", "Generation", "Lora", "Prompted", "Variation"]
 
@@ -25,7 +25,6 @@ FIELDS = {
 }
 """What requests here call the settings that have another name."""
 
-_SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 _ACCELERATE = {"low": "fast", "medium": "balanced"}
 """How a quality leaves out calls of the U-Net. The others leave none out."""
 _TOLD = {"low": "low", "medium": "medium"}
@@ -82,7 +81,7 @@ class Asked(Strict):
                 )
             quality = None
         return FileFormat(
-            suffix=_SUFFIXES[name],
+            suffix=SUFFIXES[name],
             quality=None if quality is None else max(1, quality),
             metadata=self.metadata is not False,
         )

@@ -17,8 +17,6 @@ __all__ = ["router", "url_of"]
 
 router = APIRouter()
 
-_MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
-
 
 def url_of(request: Request, job: Job, index: int) -> str:
     """The address of an image of a job, on the server that `request` was sent to."""
@@ -39,7 +37,7 @@ async def image_file(request: Request, job_id: str, index: int, signature: str =
     if job is None or job.made is None or not 0 <= index < len(job.made.images):
         raise _none()
     headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
-    media_type = _MEDIA[job.task.file_format.suffix]
+    media_type = job.task.file_format.media_type
     return Response(job.made.images[index].data, media_type=media_type, headers=headers)
 
 
