@@ -16,6 +16,9 @@ from sdrt.serve.errors import ServeError
 __all__ = ["Asked", "Img2Img", "Only", "Txt2Img", "refuse_effects"]
 
 
+_LONGEST_TEXT = 100_000  # characters: two prompts and their settings
+
+
 @dataclass(frozen=True)
 class Only:
     """The values of a field with which it has no effect. A1111 has more, and this server does not."""
@@ -30,7 +33,8 @@ def _only(*values: Any) -> Only:
 class Asked(BaseModel):
     """A body of A1111's API. Missing fields and those that are null have A1111's defaults."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Texts such as "nan" are read as numbers, and no answer could repeat them.
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -68,7 +72,9 @@ class _Generation(Asked):
     alwayson_scripts: dict[str, Any] = {}
     send_images: bool = True
     force_task_id: str | None = None
-    infotext: str | None = Field(None, description="Settings for the fields that are not given.")
+    infotext: str | None = Field(
+        None, max_length=_LONGEST_TEXT, description="Settings for the fields that are not given."
+    )
 
     # Without an effect here.
     subseed: int = Field(-1, description="Has no effect, because subseed_strength is 0.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from sdrt.request.table import parse_size
 from sdrt.serve.errors import ServeError
@@ -35,8 +35,6 @@ _VARIATION = 0.6
 
 class Asked(Strict):
     """What all requests for images have."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
     model: str | None = Field(
         None, description="The name of a model of this server. The default is its first."
