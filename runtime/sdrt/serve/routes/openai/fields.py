@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from sdrt.request.checks import MAX_PROMPT_LENGTH
 from sdrt.request.table import parse_size
 from sdrt.serve.errors import ServeError
 from sdrt.serve.routes.common import Strict
@@ -111,7 +112,7 @@ _SAME = ("seed", "guidance_scale", "negative_prompt", "scheduler", "spacing", "s
 class Prompted(Asked):
     """What requests with a prompt have."""
 
-    prompt: Annotated[str, Field(max_length=32_000)] = Field(description="What to make.")
+    prompt: Annotated[str, Field(max_length=MAX_PROMPT_LENGTH)] = Field(description="What to make.")
     quality: Literal["auto", "low", "medium", "high", "standard", "hd"] | None = Field(
         None, description="low and medium call the U-Net in a third and in half of the steps."
     )
