@@ -58,11 +58,11 @@ def error_of(failure: Failure) -> SdrtError:
     return kind(failure.message, argument=failure.argument)
 
 
-def queue_full(bound: int, seconds: int) -> ServeError:
+def queue_full(waiting: int, seconds: int) -> ServeError:
     """The answer when as many jobs wait as may."""
     return ServeError(
         429,
-        f"{bound} jobs are waiting, and no more may: try again in {seconds} s",
+        f"{waiting} jobs are waiting, and no more of yours may: try again in {seconds} s",
         code="queue_full",
         headers={"Retry-After": str(seconds)},
     )

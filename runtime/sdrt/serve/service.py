@@ -47,7 +47,7 @@ class Service:
 
     def __init__(self, options: ServeOptions) -> None:
         self.options, self.limits = options, options.limits
-        self.queue = JobQueue(options.limits.queue)
+        self.queue = JobQueue(options.limits.queue, options.keys.names)
         self.dispatcher = Dispatcher(
             self.queue,
             options.setups(),
@@ -88,7 +88,7 @@ class Service:
             self.queue.put(job)
         except QueueFullError:
             self.counts.refused += 1
-            raise queue_full(self.queue.bound, self._retry_after()) from None
+            raise queue_full(len(self.queue), self._retry_after()) from None
         self._forget_old()
         self._jobs[job.id] = job
         watcher = asyncio.ensure_future(self._note(job))
