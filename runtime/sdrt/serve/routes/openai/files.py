@@ -1,4 +1,4 @@
-"""Images by their address. As with OpenAI's, who has the address needs no key, and it ends with the image."""
+"""Images by their address. As with OpenAI's, whoever has the address needs no key, and it ends with the image."""
 
 from __future__ import annotations
 
