@@ -80,10 +80,9 @@ class Index:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._path = folder, folder / LINES
-        self.is_new = not self._path.exists()
         self._entries: dict[int, Entry] = {}
         try:
-            if not self.is_new:
+            if self._path.exists():
                 for line in self._path.read_bytes().splitlines():
                     if (entry := Entry.read(line)) is not None:
                         self._entries[entry.row] = entry
@@ -95,13 +94,6 @@ class Index:
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def get(self, row: int) -> Entry | None:
-        """The entry of a row."""
-        return self._entries.get(row)
 
     def is_made(self, row: int, key: str, file: str) -> bool:
         """Whether the row's image is there, of these settings, and whole."""
