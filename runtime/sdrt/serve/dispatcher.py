@@ -70,7 +70,7 @@ class Dispatcher:
     ) -> None:
         self.queue, self.slots = queue, [Slot(setup) for setup in setups]
         self._max_batch, self._timeout = max_batch, timeout
-        self._ready, self._lost = asyncio.Event(), asyncio.Event()
+        self._lost = asyncio.Event()
         self._timers: dict[Job, asyncio.TimerHandle] = {}
         self._is_stopping = False
         self.failure: Failure | None = None
@@ -80,10 +80,6 @@ class Dispatcher:
         """Start the workers."""
         for slot in self.slots:
             self._start(slot)
-
-    async def ready(self) -> None:
-        """Wait until the first worker is ready, or none can be. `failure` then says why."""
-        await self._ready.wait()
 
     async def lost(self) -> None:
         """Wait until there are no workers, and will be none. `failure` then says why."""
@@ -137,16 +133,18 @@ class Dispatcher:
         return True
 
     async def stop(self, grace: float) -> None:
-        """Refuse what waits, let what runs finish within `grace` seconds, and end the workers."""
+        """Refuse what waits, let what runs finish within `grace` seconds, or until cancelled, and end the workers."""
         self._is_stopping = True
         while (job := self.queue.take()) is not None:
             job.fail(_stopping())
         overs = [asyncio.ensure_future(job.over()) for job in self.running]
-        if overs:
-            await asyncio.wait(overs, timeout=grace)
-        for job in self.running:
-            job.fail(_stopping())
-        self._end_workers()
+        try:
+            if overs:
+                await asyncio.wait(overs, timeout=grace)
+        finally:
+            for job in self.running:
+                job.fail(_stopping())
+            self._end_workers()
 
     def _end_workers(self) -> None:
         for slot in self.slots:
@@ -215,7 +213,6 @@ class Dispatcher:
         slot.is_ready, slot.provider = True, message.provider
         first = slot.setup.first
         worker.open_models = () if first is None else (first,)
-        self._ready.set()
         self.wake()
 
     def _could_not_open(self, slot: Slot, worker: Worker, failure: Failure) -> None:
@@ -298,7 +295,6 @@ class Dispatcher:
         if self.is_lost:
             while (job := self.queue.take()) is not None:
                 job.fail(self.failure)
-            self._ready.set()
             self._lost.set()
         else:
             log.error("a worker is given up, and others go on: %s", self.failure.message)

@@ -111,6 +111,20 @@ def test_jobs_of_a_run_that_fails_while_the_server_ends_are_told() -> None:
     run(test)
 
 
+def test_a_stop_that_is_cut_short_ends_what_runs() -> None:
+    async def test() -> None:
+        made, one = started(), job(0)
+        put(made, one)
+        stopping = asyncio.ensure_future(made.stop(grace=1000))
+        await asyncio.sleep(0)
+        stopping.cancel()
+        await asyncio.wait((stopping,))
+        assert one.status is Status.FAILED
+        assert workers_of(made)[0].is_killed
+
+    run(test)
+
+
 def test_jobs_whose_worker_dies_run_alone_afterwards() -> None:
     """One of them may have killed it, and would kill it again."""
 
