@@ -103,7 +103,8 @@ class StrictRoute(APIRoute):
 
         async def handle(request: Request) -> Any:
             strict = _StrictRequest(request.scope, request.receive)
-            if "json" in request.headers.get("content-type", ""):
+            # Many clients send the type with every request, also of one without a body.
+            if self.body_field is not None and "json" in request.headers.get("content-type", ""):
                 # FastAPI would say of every error in it that there was one, and no more.
                 await strict.json()
             return await handler(strict)

@@ -7,10 +7,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from sdrt.serve.batch_sizes import BatchSizes
 from sdrt.serve.job import Job
 from sdrt.serve.job_queue import JobQueue
 from sdrt.serve.task import Failure
-from sdrt.serve.worker import Worker
+from sdrt.serve.worker import Worker, WorkerProcess
 from sdrt.serve.worker_process import Cancelled, Done, Failed, Ready, Stepped, WorkerSetup
 
 __all__ = ["Dispatcher"]
@@ -29,14 +30,15 @@ class Slot:
     """A place for a worker, and the jobs that it makes now.
 
     Attributes:
-        worker: the process. None before the first start.
+        process: the first process, if it was started early.
+        worker: the worker. None before the first start.
         jobs: the jobs of its run.
         number: the number of its run.
         is_ready: whether it takes runs.
     """
 
-    def __init__(self, setup: WorkerSetup) -> None:
-        self.setup = setup
+    def __init__(self, setup: WorkerSetup, process: WorkerProcess | None) -> None:
+        self.setup, self.process = setup, process
         self.worker: Worker | None = None
         self.jobs: list[Job] = []
         self.number = 0
@@ -56,7 +58,8 @@ class Dispatcher:
     Args:
         queue: the jobs that wait.
         setups: for each worker, what it needs to know.
-        max_batch: how many jobs may share a run.
+        processes: the first process of each, if they were started early.
+        max_batch: how many jobs may share a run, where that is faster.
         timeout: seconds that a run may take. None for any time.
     """
 
@@ -65,11 +68,14 @@ class Dispatcher:
         queue: JobQueue,
         setups: Sequence[WorkerSetup],
         *,
+        processes: Sequence[WorkerProcess] = (),
         max_batch: int = 1,
         timeout: float | None = None,
     ) -> None:
-        self.queue, self.slots = queue, [Slot(setup) for setup in setups]
-        self._max_batch, self._timeout = max_batch, timeout
+        early: Sequence[WorkerProcess | None] = processes or [None] * len(setups)
+        self.queue = queue
+        self.slots = [Slot(setup, process) for setup, process in zip(setups, early, strict=True)]
+        self._sizes, self._timeout = BatchSizes(max_batch), timeout
         self._lost = asyncio.Event()
         self._timers: dict[Job, asyncio.TimerHandle] = {}
         self._is_stopping = False
@@ -110,7 +116,7 @@ class Dispatcher:
         """Give jobs to a worker that has none. Tells whether there were any for it."""
         if not slot.is_idle or (first := self._next_for(slot)) is None:
             return False
-        self._begin(slot, [first, *self.queue.take_like(first, self._max_batch - 1)])
+        self._begin(slot, [first, *self.queue.take_like(first, self._sizes.size_for(first.task) - 1)])
         return True
 
     def cancel(self, job: Job) -> None:
@@ -193,7 +199,8 @@ class Dispatcher:
 
     def _start(self, slot: Slot) -> None:
         slot.is_ready, slot.jobs = False, []
-        slot.worker = Worker(slot.setup, lambda worker, message: self._heard(slot, worker, message))
+        process, slot.process = slot.process or WorkerProcess(slot.setup), None
+        slot.worker = Worker(process, lambda worker, message: self._heard(slot, worker, message))
 
     def _heard(self, slot: Slot, worker: Worker, message: Any) -> None:
         if worker is not slot.worker:
@@ -236,6 +243,7 @@ class Dispatcher:
         self.wake()
 
     def _settle(self, jobs: list[Job], message: Done | Failed | Cancelled) -> None:
+        self._learn(jobs, message)
         # The last first, as those that wait again go to the front.
         for index, job in reversed(list(enumerate(jobs))):
             self._stop_timer(job)
@@ -249,6 +257,13 @@ class Dispatcher:
                 job.fail(message.failure)
         if isinstance(message, Failed) and not message.failure.is_request:
             log.error("a run failed: %s\n%s", message.failure.message, message.trace)
+
+    def _learn(self, jobs: list[Job], message: Done | Failed | Cancelled) -> None:
+        """Note how long a run took, for the number of jobs in the next one like it."""
+        if isinstance(message, Done):
+            self._sizes.note(jobs[0].task, len(jobs), message.made[0].seconds)
+        elif isinstance(message, Failed):
+            self._sizes.failed(jobs[0].task, len(jobs))
 
     def _stop_timer(self, job: Job) -> None:
         if timer := self._timers.pop(job, None):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import uvicorn
@@ -15,32 +14,9 @@ from sdrt.serve.app import make_app
 from sdrt.serve.errors import error_of
 from sdrt.serve.options import ServeOptions
 from sdrt.serve.task import Failure
+from sdrt.serve.worker import WorkerProcess
 
-__all__ = ["bound_socket", "serve"]
-
-_MORE_PORTS = 100
-
-
-def bound_socket(host: str, port: int, *, others: bool) -> socket.socket:
-    """A socket that listens on a port, or on the next free one if `others`.
-
-    Raises:
-        SdrtError: the address is not this machine's, or no port is free.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for number in range(port, min(port + (_MORE_PORTS if others and port else 1), 65536)):
-        made = socket.socket(family, socket.SOCK_STREAM)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            made.bind((host, number))
-            made.listen(2048)
-        except OSError as error:
-            made.close()
-            if error.errno == errno.EADDRINUSE:
-                continue
-            raise SdrtError(f"cannot listen on {host} port {number}: {error.strerror or error}") from error
-        return made
-    raise SdrtError.advised(f"port {port} of {host} is taken", "choose another with --port, or 0 for any")
+__all__ = ["serve"]
 
 
 class _Server(uvicorn.Server):
@@ -79,7 +55,12 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def serve(options: ServeOptions, listening: socket.socket, started: Callable[[], object]) -> None:
+def serve(
+    options: ServeOptions,
+    listening: socket.socket,
+    processes: Sequence[WorkerProcess],
+    started: Callable[[], object],
+) -> None:
     """Answer requests until the process gets SIGINT or SIGTERM. Calls `started` when it listens.
 
     Raises:
@@ -91,7 +72,7 @@ def serve(options: ServeOptions, listening: socket.socket, started: Callable[[],
         failures.append(failure)
         server.should_exit = True
 
-    app = make_app(options, lost)
+    app = make_app(options, processes, lost)
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from sdrt.serve.job import Job
 from sdrt.serve.job_queue import JobQueue, QueueFullError
 from sdrt.serve.options import ServeOptions
 from sdrt.serve.task import ImageTask
+from sdrt.serve.worker import WorkerProcess
 
 __all__ = ["Counts", "Service"]
 
@@ -45,12 +46,13 @@ class Counts:
 class Service:
     """Accepts tasks and keeps their results for a while. All methods belong to the thread of the event loop."""
 
-    def __init__(self, options: ServeOptions) -> None:
+    def __init__(self, options: ServeOptions, processes: Sequence[WorkerProcess] = ()) -> None:
         self.options, self.limits = options, options.limits
         self.queue = JobQueue(options.limits.queue, options.keys.names)
         self.dispatcher = Dispatcher(
             self.queue,
             options.setups(),
+            processes=processes,
             max_batch=options.max_batch,
             timeout=options.limits.timeout,
         )

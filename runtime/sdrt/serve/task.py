@@ -61,8 +61,8 @@ class ImageTask:
         """Whether one call can make the images of both. Pixels then differ from those of two calls by rounding."""
         return (
             self.model == other.model
-            and self._is_alone()
-            and other._is_alone()
+            and self.is_alone
+            and other.is_alone
             and self._common() == other._common()
         )
 
@@ -71,7 +71,8 @@ class ImageTask:
         kept = {name: value for name, value in self.settings.items() if not _is_file(value)}
         return replace(self, settings=kept)
 
-    def _is_alone(self) -> bool:
+    @property
+    def is_alone(self) -> bool:
         """Whether this is one image of a text, without tags that change the model, and without images of the user."""
         values = self.settings
         texts = [str(values.get(name) or "") for name in _OWN[:2]]
@@ -84,6 +85,11 @@ class ImageTask:
             and not self.previews
             and not any(isinstance(value, (bytes, list)) for value in values.values())
         )
+
+    @property
+    def kind(self) -> str:
+        """A text that is equal for tasks that take equally long: their model and settings without texts and seeds."""
+        return repr((self.model, sorted((name, repr(value)) for name, value in self._common().items())))
 
     def _common(self) -> dict[str, Any]:
         given = {name: value for name, value in self.settings.items() if name not in _OWN}

@@ -13,14 +13,30 @@ from sdrt.serve import dispatcher as dispatching
 from sdrt.serve.dispatcher import Dispatcher
 from sdrt.serve.job import Job, Status
 from sdrt.serve.job_queue import JobQueue
-from sdrt.serve.task import Failure, ImageTask
+from sdrt.serve.task import Failure, ImageTask, Made
 from sdrt.serve.worker_process import Done, Failed, Ready, WorkerSetup
+
+
+class Most:
+    """Shares runs as far as may be, whatever was measured."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.failures = most, 0
+
+    def size_for(self, task: ImageTask) -> int:
+        return self.most
+
+    def note(self, task: ImageTask, number: int, seconds: float) -> None:
+        pass
+
+    def failed(self, task: ImageTask, number: int) -> None:
+        self.failures += 1
 
 
 class FakeWorker:
     """A worker that does nothing by itself. `tell` is what it would say."""
 
-    def __init__(self, setup: WorkerSetup, heard: Callable[[FakeWorker, Any], object]) -> None:
+    def __init__(self, process: object, heard: Callable[[FakeWorker, Any], object]) -> None:
         self._heard = heard
         self.process = type("Process", (), {"exitcode": -9})
         self.open_models: tuple[str, ...] = ()
@@ -72,12 +88,15 @@ def seeds(tasks: Sequence[ImageTask]) -> list[int]:
     return [task.settings["seed"] for task in tasks]
 
 
+MADE = Made(images=(), settings={}, seconds=1.0)
 FAILED = Failed(1, Failure(kind="RequestError", message="wrong", is_request=True), ())
 
 
 @pytest.fixture(autouse=True)
 def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatching, "Worker", FakeWorker)
+    monkeypatch.setattr(dispatching, "WorkerProcess", lambda setup: setup)
+    monkeypatch.setattr(dispatching, "BatchSizes", Most)
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -185,7 +204,7 @@ def test_a_worker_that_stops_in_time_goes_on(monkeypatch: pytest.MonkeyPatch) ->
         put(made, one)
         await one.over()
         (worker,) = workers_of(made)
-        worker.tell(Done(1, (), ()))
+        worker.tell(Done(1, (MADE,), ()))
         await asyncio.sleep(0.01)
         assert not worker.is_killed
         assert one.status is Status.FAILED

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from sdrt.serve.job import Job
-from sdrt.serve.models import ServedModel
 from sdrt.serve.options import Limits, ServeOptions
+from sdrt.serve.served_model import ServedModel
 from sdrt.serve.service import Service
 from sdrt.serve.task import ImageTask, Made, MadeImage
 

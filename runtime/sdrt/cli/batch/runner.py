@@ -168,7 +168,7 @@ def _place(options: Options, *, checks: bool) -> Place:
 
 
 def _setup(options: Options, threads: int | None, *, checks: bool) -> WorkerSetup:
-    from sdrt.serve.models import ServedModel
+    from sdrt.serve.served_model import ServedModel
     from sdrt.serve.worker_process import WorkerSetup
 
     model = ServedModel(name=MODEL, source=options.model, embeddings=options.embeddings)
