@@ -262,7 +262,7 @@ class Dispatcher:
         """Note how long a run took, for the number of jobs in the next one like it."""
         if isinstance(message, Done):
             self._sizes.note(jobs[0].task, len(jobs), message.made[0].seconds)
-        elif isinstance(message, Failed):
+        elif isinstance(message, Failed) and not message.failure.is_request:
             self._sizes.failed(jobs[0].task, len(jobs))
 
     def _stop_timer(self, job: Job) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sdrt.serve import dispatcher as dispatching
+from sdrt.serve.batch_sizes import BatchSizes
 from sdrt.serve.dispatcher import Dispatcher
 from sdrt.serve.job import Job, Status
 from sdrt.serve.job_queue import JobQueue
@@ -166,6 +167,30 @@ def test_jobs_of_a_run_that_fails_run_again_in_their_order() -> None:
         for number in (2, 3):
             worker.tell(Failed(number, FAILED.failure, ()))
         assert [seeds(tasks) for tasks in worker.runs] == [[0, 1, 2], [0], [1], [2]]
+
+    run(test)
+
+
+def test_a_wrong_request_does_not_keep_others_from_sharing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatching, "BatchSizes", BatchSizes)
+
+    async def test() -> None:
+        made = started(max_batch=2)
+        (worker,) = workers_of(made)
+        for number in (1, 2):
+            put(made, job(number))
+            worker.tell(Done(number, (MADE,), ()))
+        put(made, job(3))  # what runs while the next ones come
+        for one in (job(4), job(5)):
+            put(made, one)
+        worker.tell(Done(3, (MADE,), ()))
+        for number in (4, 5, 6):
+            worker.tell(Failed(number, FAILED.failure, ()))
+        put(made, job(7))
+        for one in (job(8), job(9)):
+            put(made, one)
+        worker.tell(Done(7, (MADE,), ()))
+        assert [seeds(tasks) for tasks in worker.runs[3:]] == [[4, 5], [4], [5], [7], [8, 9]]
 
     run(test)
 
