@@ -58,16 +58,18 @@ def make(
     _check_size(planned.request.completed, tasks[0].max_pixels)
     output = _run(pipeline, planned, max(task.previews for task in tasks), emit, cancel)
     seconds = time.perf_counter() - started
+    parts = zip(tasks, _parts(len(output.seeds), len(tasks)), strict=True)
+    made = [(task, tuple(_files(output, part, task.file_format))) for task, part in parts]
     return [
         Made(
-            images=tuple(_files(output, part, tasks[index].file_format)),
+            images=images,
             settings=_told(output.request, planned),
             seconds=seconds,
             skipped_calls=output.skipped_calls,
-            notices=tuple(notices),
-            prompt_tokens=prompt_tokens(pipeline.model, tasks[index]),
+            notices=(*notices, *_left_out(images, task.file_format)),
+            prompt_tokens=prompt_tokens(pipeline.model, task),
         )
-        for index, part in enumerate(_parts(len(output.seeds), len(tasks)))
+        for task, images in made
     ]
 
 
@@ -181,8 +183,18 @@ def _files(
         )
 
 
+def _left_out(images: Sequence[MadeImage], file_format: FileFormat) -> list[str]:
+    """What to tell when `encoded` leaves out texts because they are too long."""
+    target = FORMATS[file_format.suffix]
+    if file_format.metadata and any(len(image.text) > target.max_text for image in images):
+        return [
+            f"the settings are too long for {target.name}'s metadata, so that the file does not have them"
+        ]
+    return []
+
+
 def encoded(image: Image, file_format: FileFormat, text: str | None = None) -> bytes:
-    """The bytes of an image's file.
+    """The bytes of an image's file. It has no text that is too long for the format.
 
     Raises:
         RequestError: the format cannot hold the image.

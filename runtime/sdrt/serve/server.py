@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import uvicorn
 
@@ -38,8 +39,16 @@ class _Server(uvicorn.Server):
             self._listens()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """First let the jobs end, so that those who wait for them get an answer, then close the connections."""
-        await self._finish_jobs()
+        """First let the jobs end, so that those who wait for them get an answer, then close the connections.
+
+        A second Ctrl-C, for which uvicorn sets `force_exit`, ends the jobs at once.
+        """
+        finishing = asyncio.ensure_future(self._finish_jobs())
+        while not finishing.done() and not self.force_exit:
+            await asyncio.wait((finishing,), timeout=0.1)
+        finishing.cancel()
+        with suppress(asyncio.CancelledError):
+            await finishing
         await super().shutdown(sockets)
 
     @contextmanager

@@ -160,6 +160,19 @@ def test_a_server_that_ends_finishes_what_runs_and_refuses_what_waits(
         assert server.process.wait(60) == 0
 
 
+def test_a_second_ctrl_c_ends_the_server_at_once(tmp_path: Path) -> None:
+    with serving(tmp_path, "--grace", "100000") as server:
+        workers = server.workers()
+        with server.client() as client:
+            body = {"prompt": "a red circle", "num_inference_steps": 150, "width": 1024, "height": 1024}
+            begun(client, client.post("/jobs", json=body).json()["id"])
+            server.process.send_signal(signal.SIGINT)
+            wait_for(lambda: client.post("/jobs", json=TASK).status_code == 503)
+            server.process.send_signal(signal.SIGINT)
+            assert server.process.wait(60) == 0
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
 def test_workers_end_with_their_server(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         workers = server.workers()
