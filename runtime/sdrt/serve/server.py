@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import signal
 import socket
@@ -19,6 +20,8 @@ from sdrt.serve.task import Failure
 __all__ = ["bound_socket", "serve"]
 
 _MORE_PORTS = 100
+_INTERVAL = 0.1
+"""Seconds after which a second Ctrl-C is noticed."""
 
 
 def bound_socket(host: str, port: int, *, others: bool) -> socket.socket:
@@ -34,11 +37,12 @@ def bound_socket(host: str, port: int, *, others: bool) -> socket.socket:
         try:
             made.bind((host, number))
             made.listen(2048)
-        except OSError as error:
+        except (OSError, TypeError) as error:  # TypeError is of names that no machine can have
             made.close()
-            if error.errno == errno.EADDRINUSE:
+            if getattr(error, "errno", None) == errno.EADDRINUSE:
                 continue
-            raise SdrtError(f"cannot listen on {host} port {number}: {error.strerror or error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise SdrtError(f"cannot listen on {host} port {number}: {reason}") from error
         return made
     raise SdrtError.advised(f"port {port} of {host} is taken", "choose another with --port, or 0 for any")
 
@@ -62,8 +66,17 @@ class _Server(uvicorn.Server):
             self._listens()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """First let the jobs end, so that those who wait for them get an answer, then close the connections."""
-        await self._finish_jobs()
+        """First let the jobs end, so that those who wait for them get an answer, then close the connections.
+
+        After a second Ctrl-C, those that run fail.
+        """
+        finishing = asyncio.ensure_future(self._finish_jobs())
+        while not finishing.done():
+            await asyncio.wait((finishing,), timeout=_INTERVAL)
+            if self.force_exit:  # a second Ctrl-C
+                finishing.cancel()
+        if not finishing.cancelled():
+            finishing.result()
         await super().shutdown(sockets)
 
     @contextmanager

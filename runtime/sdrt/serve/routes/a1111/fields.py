@@ -15,6 +15,9 @@ from sdrt.serve.errors import ServeError
 
 __all__ = ["Asked", "Img2Img", "Only", "Txt2Img", "refuse_effects"]
 
+_MOST_TEXT = 100_000
+"""The most characters of a text that is parsed at once, while other requests wait."""
+
 
 @dataclass(frozen=True)
 class Only:
@@ -68,7 +71,9 @@ class _Generation(Asked):
     alwayson_scripts: dict[str, Any] = {}
     send_images: bool = True
     force_task_id: str | None = None
-    infotext: str | None = Field(None, description="Settings for the fields that are not given.")
+    infotext: str | None = Field(
+        None, description="Settings for the fields that are not given.", max_length=_MOST_TEXT
+    )
 
     # Without an effect here.
     subseed: int = Field(-1, description="Has no effect, because subseed_strength is 0.")
