@@ -1,6 +1,6 @@
 """This command measures `sdrt serve` beside the pipeline alone, on the embedded model.
 
-    python -m benchmarks serve [--seconds 600] [--clients 64] [--steps 20] [--batch 1]
+    python -m benchmarks serve [--seconds 600] [--clients 64] [--steps 20] [--batch 8]
 
 - **start**: from the start of the process until `/readyz` says yes, five times.
 - **overhead**: one client makes images one after the other. The overhead of each is its time for the client, without
@@ -365,7 +365,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--alone", type=float, default=15.0, help="seconds for each batch size; default: %(default)s"
     )
-    parser.add_argument("--batch", type=int, default=1, help="the server's --max-batch; default: %(default)s")
+    parser.add_argument("--batch", type=int, default=8, help="the server's --max-batch; default: %(default)s")
     parser.add_argument("--workers", type=int, default=1, help="the server's; default: %(default)s")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args(arguments)

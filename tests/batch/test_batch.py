@@ -491,5 +491,5 @@ def test_a_row_that_ends_its_worker_each_time(folder: Path) -> None:
         report=Silent(),
     )
     summary = made.run(Breaking())
-    assert (summary.made, summary.failed, summary.left) == (3, 1, 0)
+    assert (summary.rows, summary.made, summary.failed) == (4, 3, 1)
     assert index()[1]["error"] == "its worker ended by signal 11, 2 times: memory may have run out"

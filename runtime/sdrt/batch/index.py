@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 from collections.abc import Container, Iterable, Mapping
@@ -97,10 +98,9 @@ class Index:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._path = folder, folder / LINES
-        self.is_new = not self._path.exists()
         self._entries: dict[int, Entry] = {}
         try:
-            if not self.is_new:
+            if self._path.exists():
                 for line in self._path.read_bytes().splitlines():
                     if (entry := Entry.read(line)) is not None:
                         self._entries[entry.row] = entry
@@ -112,13 +112,6 @@ class Index:
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def get(self, row: int) -> Entry | None:
-        """The entry of a row."""
-        return self._entries.get(row)
 
     def is_made(self, row: int, key: str, file: str) -> bool:
         """Whether the row's image is there, of these settings, and whole."""
@@ -143,7 +136,7 @@ class Index:
             if self._stream.write(line) < len(line):
                 # The reason comes with the next byte.
                 self._stream.write(line[-1:])
-                raise OSError(28, os.strerror(28))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except BaseException as error:
             os.ftruncate(self._stream.fileno(), size)
             if isinstance(error, OSError):

@@ -9,9 +9,10 @@ from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any
 
-from sdrt.batch.place import Answer, Group, Lost, error_of
+from sdrt.batch.place import Answer, Group, Lost
 from sdrt.common.interrupt import stop_if_asked
 from sdrt.errors import SdrtError
+from sdrt.serve.errors import error_of
 from sdrt.serve.task import Failure
 from sdrt.serve.worker_process import Done, Failed, Ready, Run, WorkerSetup, main
 

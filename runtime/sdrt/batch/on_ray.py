@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from sdrt.batch.place import Answer, Group, Lost, error_of
+from sdrt.batch.place import Answer, Group, Lost
 from sdrt.batch.ray_driver import Answered, Begun, Ended, RaySetup, Round, Stop, Told, main
 from sdrt.common.interrupt import stop_if_asked
 from sdrt.errors import SdrtError
+from sdrt.serve.errors import error_of
 from sdrt.serve.task import Failure, ImageTask
 
 __all__ = ["RayPlace"]

@@ -7,13 +7,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sdrt import errors
 from sdrt.batch.row import Row
-from sdrt.errors import RequestError, SdrtError
+from sdrt.errors import RequestError
 from sdrt.serve.make import failure_of
 from sdrt.serve.task import Failure, FileFormat, ImageTask, Made
 
-__all__ = ["Answer", "Group", "Lost", "Place", "error_of"]
+__all__ = ["Answer", "Group", "Lost", "Place"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +56,3 @@ class Place(AbstractContextManager[Any], Protocol):
         Raises:
             SdrtError: nothing can be made any more, such as without the model.
         """
-
-
-def error_of(failure: Failure) -> SdrtError:
-    """The error that a failure in another process was."""
-    kind: type[SdrtError] = getattr(errors, failure.kind) if failure.kind in errors.__all__ else SdrtError
-    return kind(failure.message, argument=failure.argument)

@@ -14,12 +14,10 @@ from sdrt.errors import RequestError, SdrtError
 from sdrt.images.decoding import MOST_BYTES
 from sdrt.request.loras import LoraFile, parse_lora
 from sdrt.request.pairs import Pair
-from sdrt.serve.task import FileFormat, ImageTask
+from sdrt.serve.task import IMAGES, FileFormat, ImageTask
 
-__all__ = ["IMAGES", "MODEL", "Identities", "Row"]
+__all__ = ["MODEL", "Identities", "Row"]
 
-IMAGES = ("image", "mask_image", "control_image", "ip_adapter_image", "ip_adapter_masks")
-"""The settings that take images: paths, or the bytes of files."""
 MODEL = "model"
 """What the tasks call the model. All rows have the same one."""
 _FILES = ("lora", "lora_dir", "refiner", "refiner_config", "hires_refiner", "scheduler")
@@ -33,7 +31,8 @@ class Row:
     Attributes:
         number: its place in the table, counted from 0.
         id: what the table calls it, if it does.
-        settings: arguments of the call that makes the image. Those with their usual value are missing.
+        settings: arguments of the call that makes the image. Those with their usual value are missing. Images are
+            paths, or the bytes of files.
         error: what is wrong with the row, if it was not acceptable when it was read.
     """
 

@@ -57,11 +57,6 @@ class Summary:
     failed: int = 0
     table: bool = False
 
-    @property
-    def left(self) -> int:
-        """The rows that were not reached."""
-        return self.rows - self.there - self.made - self.failed
-
 
 @dataclass(kw_only=True)
 class Batch:

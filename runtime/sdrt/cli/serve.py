@@ -24,8 +24,8 @@ from sdrt.model_folder.embedded import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from sdrt.serve.keys import Keys
-    from sdrt.serve.models import ServedModel
     from sdrt.serve.options import ServeOptions
+    from sdrt.serve.served_model import ServedModel
 
 __all__ = ["serve"]
 
@@ -142,9 +142,10 @@ class Memory(click.ParamType):  # type: ignore[type-arg]  # only its stubs are g
 @click.option(
     "--max-batch",
     type=click.IntRange(1, 64),
-    default=1,
+    default=8,
     show_default=True,
-    help="How many waiting jobs of the same settings are made at once, which is faster on GPUs.",
+    help="How many waiting jobs that differ in prompt and seed alone may be made at once. The server measures whether "
+    "that is faster.",
 )
 @click.option(
     "--max-memory",
@@ -225,15 +226,21 @@ def _serve(*, host: str, port: int | None, log_format: str, quiet: bool, **optio
             argument="host",
         )
     set_up(as_json=log_format == "json", quiet=quiet)
-    from sdrt.serve.server import bound_socket, serve
+    from sdrt.serve.sockets import bound_socket
 
     wanted = DEFAULT_PORT if port is None else port
     listening = bound_socket(host, wanted, others=port is None)
     own = listening.getsockname()[1]
     if own != wanted and wanted:
         click.echo(f"port {wanted} is taken, so this server is on {own}", err=True)
+    from sdrt.serve.worker import WorkerProcess
+
+    # Workers open the model while this process imports FastAPI, which takes as long.
+    processes = [WorkerProcess(setup) for setup in made.setups()]
+    from sdrt.serve.server import serve
+
     shown = f"[{host}]" if ":" in host else host
-    serve(made, listening, lambda: click.echo(f"http://{shown}:{own}  (Ctrl-C ends)", err=True))
+    serve(made, listening, processes, lambda: click.echo(f"http://{shown}:{own}  (Ctrl-C ends)", err=True))
 
 
 def _options(
@@ -257,6 +264,7 @@ def _options(
     max_memory: int | None,
     **limits: Any,
 ) -> ServeOptions:
+    from sdrt.common.control_groups import share_of_cpus
     from sdrt.serve.options import Limits, ServeOptions
 
     each = [provider for provider in providers or ("auto",) for _ in range(workers)]
@@ -265,7 +273,7 @@ def _options(
         providers=each,
         loading={
             "provider_options": dict(provider_options) or None,
-            "threads": threads or _share_of_cores(each),
+            "threads": threads or share_of_cpus(len(each)),
             "allow_fallback": allow_fallback,
             "vae_tiling": vae_tiling,
             "low_vram": low_vram,
@@ -289,14 +297,6 @@ def _options(
     )
 
 
-def _share_of_cores(providers: Sequence[str]) -> int | None:
-    """The CPU threads of each worker, so that together they take every core. None for a single worker."""
-    from sdrt.common.control_groups import usable_cpus
-
-    count = len(providers)
-    return None if count == 1 else max(1, (usable_cpus() or 1) // count)
-
-
 def _keys(given: Sequence[str], file: Path | None) -> Keys:
     from sdrt.serve.keys import Keys, read_keys
 
@@ -305,7 +305,7 @@ def _keys(given: Sequence[str], file: Path | None) -> Keys:
 
 
 def _models(given: Sequence[str]) -> list[ServedModel]:
-    from sdrt.serve.models import ServedModel
+    from sdrt.serve.served_model import ServedModel
 
     found: dict[str, ServedModel] = {}
     for text in given:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["ROOT", "groups_of", "usable_cpus"]
+__all__ = ["ROOT", "groups_of", "share_of_cpus", "usable_cpus"]
 
 ROOT = Path("/")
 
@@ -21,6 +21,11 @@ def usable_cpus(root: Path = ROOT) -> int | None:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     known = [count for count in (allowed, quota) if count is not None]
     return min(known, default=None)
+
+
+def share_of_cpus(workers: int) -> int | None:
+    """The CPU threads of each of several workers, so that together they take every CPU. None for a single worker."""
+    return None if workers == 1 else max(1, (usable_cpus() or 1) // workers)
 
 
 def groups_of(controller: str, root: Path = ROOT) -> Iterator[Path]:

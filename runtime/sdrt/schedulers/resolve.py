@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import os
 import re
@@ -196,7 +197,8 @@ def _without_prefix(name: str) -> str:
     return plain_name(short.removesuffix("_gpu"))
 
 
-def _names() -> dict[str, SamplerRow]:
+@functools.cache
+def _names() -> Mapping[str, SamplerRow]:
     # Reversed, so that a class's name means the first of its rows.
     return {
         plain_name(name): row

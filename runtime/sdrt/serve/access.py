@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -79,7 +79,7 @@ class Access:
 
     def _check_host(self, headers: Headers) -> None:
         """Refuse names that another site's DNS may have given this machine."""
-        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        host = _split(f"//{headers.get('host', '')}").hostname or ""
         if not is_loopback(host) and host not in self._hosts:
             raise ServeError(
                 403,
@@ -91,12 +91,20 @@ class Access:
         origin = headers.get("origin")
         if origin is None or origin in self._origins or "*" in self._origins:
             return
-        if urlsplit(origin).netloc != headers.get("host"):
+        if _split(origin).netloc != headers.get("host"):
             raise ServeError(
                 403,
                 f"pages of {origin[:128]!r} may not use this server: allow them with --cors ORIGIN",
                 code="unknown_origin",
             )
+
+
+def _split(address: str) -> SplitResult:
+    """The parts of an address. All are empty for one that is none."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def _is_open(path: str) -> bool:

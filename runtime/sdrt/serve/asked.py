@@ -19,12 +19,10 @@ from sdrt.schedulers import split_name, unknown_scheduler
 from sdrt.serve.errors import ServeError
 from sdrt.serve.image_sizes import check_size
 from sdrt.serve.service import Service
-from sdrt.serve.task import FileFormat, ImageTask
+from sdrt.serve.task import IMAGES, FileFormat, ImageTask
 
-__all__ = ["IMAGES", "decoded", "image_task", "lora_files"]
+__all__ = ["decoded", "image_task", "lora_files", "model_name"]
 
-IMAGES = ("image", "mask_image", "control_image", "ip_adapter_image", "ip_adapter_masks")
-"""The settings that take images. In a task they are the bytes of files, never paths."""
 _SEED_BITS = 32
 
 
@@ -58,7 +56,7 @@ async def image_task(
         given["lora_dir"] = str(service.lora_dir)
     _check_limits(service, given, fields)
     _check_scheduler(given, fields)
-    name = _model_name(service, model, fields)
+    name = model_name(service, model, fields.get("model", "model"))
     if any(one in given for one in IMAGES):
         # Decoding takes long enough to keep others waiting.
         await asyncio.to_thread(_check, service, given, fields)
@@ -120,14 +118,19 @@ def _without_folder(message: str, service: Service) -> str:
     return message.replace(str(service.lora_dir), "its folder")
 
 
-def _model_name(service: Service, model: str | None, fields: Mapping[str, str]) -> str:
+def model_name(service: Service, model: str | None, field: str = "model") -> str:
+    """The name of the model that a request asks for. None stands for the default one.
+
+    Raises:
+        ServeError: the server has no such model.
+    """
     name = service.default_model if model is None else model
     if name not in service.model_names:
         known = ", ".join(service.model_names)
         raise ServeError(
             404,
             f"there is no model {name[:128]!r}: expected one of {known}",
-            field=fields.get("model", "model"),
+            field=field,
             code="model_not_found",
         )
     return name

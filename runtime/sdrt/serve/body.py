@@ -18,6 +18,8 @@ from sdrt.serve.errors import ServeError
 __all__ = ["BodyLimit", "StrictRoute", "loads"]
 
 _DEEPEST = 64
+_MOST_MARKS = 100_000
+"""Commas and brackets: a body of nothing else would become many times its size, and block other requests."""
 _SURROGATES = (rb"\ud", rb"\uD", b"\xed")
 """What may begin half of a pair of code units, written as an escape or as bytes."""
 
@@ -26,8 +28,14 @@ def loads(text: bytes) -> Any:
     """Read JSON. Unlike Python's own reader, refuse NaN, infinity, repeated names, deep nesting and half characters.
 
     Raises:
-        ServeError: it is something else.
+        ServeError: it is something else, or has too many values.
     """
+    if sum(map(text.count, (b",", b"[", b"{"))) > _MOST_MARKS:
+        raise ServeError(
+            400,
+            f"the JSON has more than {_MOST_MARKS} commas and brackets, the most that this server reads",
+            code="invalid_json",
+        )
     try:
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique)
         _check_depth(value)
@@ -95,7 +103,8 @@ class StrictRoute(APIRoute):
 
         async def handle(request: Request) -> Any:
             strict = _StrictRequest(request.scope, request.receive)
-            if "json" in request.headers.get("content-type", ""):
+            # Many clients send the type with every request, also of one without a body.
+            if self.body_field is not None and "json" in request.headers.get("content-type", ""):
                 # FastAPI would say of every error in it that there was one, and no more.
                 await strict.json()
             return await handler(strict)

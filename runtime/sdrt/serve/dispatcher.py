@@ -7,10 +7,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from sdrt.serve.batch_sizes import BatchSizes
 from sdrt.serve.job import Job
 from sdrt.serve.job_queue import JobQueue
 from sdrt.serve.task import Failure
-from sdrt.serve.worker import Worker
+from sdrt.serve.worker import Worker, WorkerProcess
 from sdrt.serve.worker_process import Cancelled, Done, Failed, Ready, Stepped, WorkerSetup
 
 __all__ = ["Dispatcher"]
@@ -21,20 +22,23 @@ _MOST_ATTEMPTS = 3
 """A job that was in a worker's hands when it died runs again, as it may not be why. This often, at most."""
 _MOST_DEATHS = 5
 """When so many workers in a row die before they are ready, no more are started."""
+_PATIENCE = 60.0
+"""Seconds in which a worker should stop a run that took too long. One that does not is ended."""
 
 
 class Slot:
     """A place for a worker, and the jobs that it makes now.
 
     Attributes:
-        worker: the process. None before the first start.
+        process: the first process, if it was started early.
+        worker: the worker. None before the first start.
         jobs: the jobs of its run.
         number: the number of its run.
         is_ready: whether it takes runs.
     """
 
-    def __init__(self, setup: WorkerSetup) -> None:
-        self.setup = setup
+    def __init__(self, setup: WorkerSetup, process: WorkerProcess | None) -> None:
+        self.setup, self.process = setup, process
         self.worker: Worker | None = None
         self.jobs: list[Job] = []
         self.number = 0
@@ -54,7 +58,8 @@ class Dispatcher:
     Args:
         queue: the jobs that wait.
         setups: for each worker, what it needs to know.
-        max_batch: how many jobs may share a run.
+        processes: the first process of each, if they were started early.
+        max_batch: how many jobs may share a run, where that is faster.
         timeout: seconds that a run may take. None for any time.
     """
 
@@ -63,12 +68,15 @@ class Dispatcher:
         queue: JobQueue,
         setups: Sequence[WorkerSetup],
         *,
+        processes: Sequence[WorkerProcess] = (),
         max_batch: int = 1,
         timeout: float | None = None,
     ) -> None:
-        self.queue, self.slots = queue, [Slot(setup) for setup in setups]
-        self._max_batch, self._timeout = max_batch, timeout
-        self._ready, self._lost = asyncio.Event(), asyncio.Event()
+        early: Sequence[WorkerProcess | None] = processes or [None] * len(setups)
+        self.queue = queue
+        self.slots = [Slot(setup, process) for setup, process in zip(setups, early, strict=True)]
+        self._sizes, self._timeout = BatchSizes(max_batch), timeout
+        self._lost = asyncio.Event()
         self._timers: dict[Job, asyncio.TimerHandle] = {}
         self._is_stopping = False
         self.failure: Failure | None = None
@@ -78,10 +86,6 @@ class Dispatcher:
         """Start the workers."""
         for slot in self.slots:
             self._start(slot)
-
-    async def ready(self) -> None:
-        """Wait until the first worker is ready, or none can be. `failure` then says why."""
-        await self._ready.wait()
 
     async def lost(self) -> None:
         """Wait until there are no workers, and will be none. `failure` then says why."""
@@ -104,39 +108,49 @@ class Dispatcher:
 
     def wake(self) -> None:
         """Give jobs to the workers that have none."""
-        if self._is_stopping:
-            return
-        for slot in self.slots:
-            if slot.is_idle and (first := self._next_for(slot)) is not None:
-                self._begin(slot, [first, *self.queue.take_like(first, self._max_batch - 1)])
+        # Again after each run that began: a worker may have left a job to one that is busy now.
+        while not self._is_stopping and any(self._feed(slot) for slot in self.slots):
+            pass
+
+    def _feed(self, slot: Slot) -> bool:
+        """Give jobs to a worker that has none. Tells whether there were any for it."""
+        if not slot.is_idle or (first := self._next_for(slot)) is None:
+            return False
+        self._begin(slot, [first, *self.queue.take_like(first, self._sizes.size_for(first.task) - 1)])
+        return True
 
     def cancel(self, job: Job) -> None:
         """Stop a job, wherever it is."""
         if job.status.is_final:
             return
-        if self.queue.remove(job):
+        # The others in its run may go on. Its own images are then thrown away.
+        if self.queue.remove(job) or not self._stops_run_of(job):
             job.cancelled()
-            return
+
+    def _stops_run_of(self, job: Job) -> bool:
+        """Make nothing more for a job that runs. Tells whether its run stops, which others may share."""
         job.is_cancelling = True
         for slot in self.slots:
-            if job in slot.jobs:
-                if all(one.is_cancelling for one in slot.jobs) and slot.worker is not None:
+            if job in slot.jobs and slot.worker is not None:
+                stops = all(one.is_cancelling for one in slot.jobs)
+                if stops:
                     slot.worker.cancel()
-                else:
-                    # The others in its run go on. Its own images are thrown away.
-                    job.cancelled()
+                return stops
+        return True
 
     async def stop(self, grace: float) -> None:
-        """Refuse what waits, let what runs finish within `grace` seconds, and end the workers."""
+        """Refuse what waits, let what runs finish within `grace` seconds, or until cancelled, and end the workers."""
         self._is_stopping = True
         while (job := self.queue.take()) is not None:
             job.fail(_stopping())
         overs = [asyncio.ensure_future(job.over()) for job in self.running]
-        if overs:
-            await asyncio.wait(overs, timeout=grace)
-        for job in self.running:
-            job.fail(_stopping())
-        self._end_workers()
+        try:
+            if overs:
+                await asyncio.wait(overs, timeout=grace)
+        finally:
+            for job in self.running:
+                job.fail(_stopping())
+            self._end_workers()
 
     def _end_workers(self) -> None:
         for slot in self.slots:
@@ -162,12 +176,14 @@ class Dispatcher:
             job.start()
             if self._timeout is not None:
                 loop = asyncio.get_running_loop()
-                self._timers[job] = loop.call_later(self._timeout, self._time_out, job)
+                self._timers[job] = loop.call_later(self._timeout, self._time_out, slot, job)
         slot.jobs = jobs
         slot.number = slot.worker.run([job.task for job in jobs])
 
-    def _time_out(self, job: Job) -> None:
-        self.cancel(job)
+    def _time_out(self, slot: Slot, job: Job) -> None:
+        if self._stops_run_of(job):
+            loop = asyncio.get_running_loop()
+            loop.call_later(_PATIENCE, self._end_if_stuck, slot, slot.worker, slot.number)
         job.fail(
             Failure(
                 kind="TimeoutError",
@@ -175,9 +191,16 @@ class Dispatcher:
             )
         )
 
+    def _end_if_stuck(self, slot: Slot, worker: Worker | None, number: int) -> None:
+        """End a worker that still does a run which it was to stop. Another one takes its place."""
+        if worker is not None and slot.worker is worker and slot.number == number and slot.jobs:
+            log.error("worker %s does not stop a run, and is ended", worker.pid)
+            worker.kill()
+
     def _start(self, slot: Slot) -> None:
         slot.is_ready, slot.jobs = False, []
-        slot.worker = Worker(slot.setup, lambda worker, message: self._heard(slot, worker, message))
+        process, slot.process = slot.process or WorkerProcess(slot.setup), None
+        slot.worker = Worker(process, lambda worker, message: self._heard(slot, worker, message))
 
     def _heard(self, slot: Slot, worker: Worker, message: Any) -> None:
         if worker is not slot.worker:
@@ -197,7 +220,6 @@ class Dispatcher:
         slot.is_ready, slot.provider = True, message.provider
         first = slot.setup.first
         worker.open_models = () if first is None else (first,)
-        self._ready.set()
         self.wake()
 
     def _could_not_open(self, slot: Slot, worker: Worker, failure: Failure) -> None:
@@ -221,34 +243,50 @@ class Dispatcher:
         self.wake()
 
     def _settle(self, jobs: list[Job], message: Done | Failed | Cancelled) -> None:
-        for index, job in enumerate(jobs):
-            if timer := self._timers.pop(job, None):
-                timer.cancel()
+        self._learn(jobs, message)
+        # The last first, as those that wait again go to the front.
+        for index, job in reversed(list(enumerate(jobs))):
+            self._stop_timer(job)
             if job.is_cancelling or isinstance(message, Cancelled):
                 job.cancelled()
             elif isinstance(message, Done):
                 job.finish(message.made[index])
             elif len(jobs) > 1:
-                self._alone(job)  # one of them may be wrong, and the others need not suffer
+                self._wait_again(job)
             else:
                 job.fail(message.failure)
         if isinstance(message, Failed) and not message.failure.is_request:
             log.error("a run failed: %s\n%s", message.failure.message, message.trace)
 
-    def _alone(self, job: Job) -> None:
+    def _learn(self, jobs: list[Job], message: Done | Failed | Cancelled) -> None:
+        """Note how long a run took, for the number of jobs in the next one like it."""
+        if isinstance(message, Done):
+            self._sizes.note(jobs[0].task, len(jobs), message.made[0].seconds)
+        elif isinstance(message, Failed) and not message.failure.is_request:
+            self._sizes.failed(jobs[0].task, len(jobs))
+
+    def _stop_timer(self, job: Job) -> None:
+        if timer := self._timers.pop(job, None):
+            timer.cancel()
+
+    def _wait_again(self, job: Job) -> None:
+        """Put a job back. From now on it runs alone: one of its run may be wrong, and the others need not suffer."""
+        if self._is_stopping:
+            job.fail(_stopping())
+            return
         job.shares = False
         job.wait_again()
         self.queue.put_back(job)
 
     def _died(self, slot: Slot, worker: Worker) -> None:
         jobs, slot.jobs, slot.is_ready = slot.jobs, [], False
+        for job in reversed(jobs):
+            self._after_death(job)
         if self._is_stopping:
             return
         self.worker_restarts += 1
         if slot.deaths < _MOST_DEATHS:
             log.error("worker %s ended with code %s", worker.pid, worker.process.exitcode)
-        for job in reversed(jobs):
-            self._after_death(job)
         slot.deaths += 1
         if slot.deaths < _MOST_DEATHS:
             self._start(slot)
@@ -256,15 +294,13 @@ class Dispatcher:
             self._give_up(slot)
 
     def _after_death(self, job: Job) -> None:
-        if timer := self._timers.pop(job, None):
-            timer.cancel()
+        self._stop_timer(job)
         if job.is_cancelling:
             job.cancelled()
         elif job.attempts >= _MOST_ATTEMPTS:
             job.fail(_died(job.attempts))
-        elif not job.status.is_final:
-            job.wait_again()
-            self.queue.put_back(job)
+        else:
+            self._wait_again(job)
 
     def _give_up(self, slot: Slot) -> None:
         """Start no more workers here. Without any, nobody waits in vain."""
@@ -274,8 +310,9 @@ class Dispatcher:
         if self.is_lost:
             while (job := self.queue.take()) is not None:
                 job.fail(self.failure)
-            self._ready.set()
             self._lost.set()
+        else:
+            log.error("a worker is given up, and others go on: %s", self.failure.message)
 
 
 def _stopping() -> Failure:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sdrt import errors
+from sdrt.errors import SdrtError
 from sdrt.serve.task import Failure
 
-__all__ = ["ServeError", "of_failure", "queue_full"]
+__all__ = ["ServeError", "error_of", "of_failure", "queue_full"]
 
 
 class ServeError(Exception):
@@ -50,11 +52,17 @@ def of_failure(failure: Failure, fields: Mapping[str, str] | None = None) -> Ser
     return ServeError(status, failure.message, field=field, code=failure.kind)
 
 
-def queue_full(bound: int, seconds: int) -> ServeError:
+def error_of(failure: Failure) -> SdrtError:
+    """The error that a failure in another process was."""
+    kind: type[SdrtError] = getattr(errors, failure.kind) if failure.kind in errors.__all__ else SdrtError
+    return kind(failure.message, argument=failure.argument)
+
+
+def queue_full(waiting: int, seconds: int) -> ServeError:
     """The answer when as many jobs wait as may."""
     return ServeError(
         429,
-        f"{bound} jobs are waiting, and no more may: try again in {seconds} s",
+        f"{waiting} jobs are waiting, and no more of yours may: try again in {seconds} s",
         code="queue_full",
         headers={"Retry-After": str(seconds)},
     )

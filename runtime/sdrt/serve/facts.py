@@ -12,7 +12,7 @@ from sdrt.model_folder.folder import ModelFolder
 from sdrt.model_folder.resolve import open_local
 from sdrt.request.control_settings import PREPROCESSORS
 from sdrt.schedulers import SAMPLERS, SPACING_LABELS, SPACINGS, resolve_scheduler
-from sdrt.serve.models import ServedModel
+from sdrt.serve.served_model import ServedModel
 from sdrt.serve.service import Service
 
 __all__ = ["facts_of", "offered"]

@@ -34,7 +34,7 @@ class Job:
     """A task and what has become of it. All methods belong to the thread of the event loop.
 
     Attributes:
-        task: what to make.
+        task: what to make. When the job is over, it has no images of the user any more.
         client: who asked: the name of a key, or an address.
         priority: jobs with a higher number run first.
         attempts: how many workers have begun it.
@@ -98,6 +98,7 @@ class Job:
         if self.status.is_final:
             return
         self.status, self.finished = status, time.time()
+        self.task = self.task.without_files()
         self._over.set()
         for listener in self._listeners:
             listener.put_nowait(None)

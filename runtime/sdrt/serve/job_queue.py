@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from sdrt.serve.job import Job
 
@@ -17,12 +17,16 @@ class QueueFullError(Exception):
 class JobQueue:
     """Jobs that wait. Within a priority, each client has its turn, however many jobs another has.
 
+    A client of which jobs wait cannot take all places: one is kept for each known client of which none waits, up to a
+    quarter of them.
+
     Args:
         bound: how many jobs may wait.
+        clients: those that are known beforehand.
     """
 
-    def __init__(self, bound: int) -> None:
-        self.bound = bound
+    def __init__(self, bound: int, clients: Iterable[str] = ()) -> None:
+        self.bound, self._known = bound, frozenset(clients)
         # For each priority the clients, the one whose turn is next first, with their jobs.
         self._waiting: dict[int, OrderedDict[str, deque[Job]]] = {}
         self._count = 0
@@ -43,7 +47,7 @@ class JobQueue:
         Raises:
             QueueFullError: as many wait as may.
         """
-        if self._count >= self.bound:
+        if self._count + self._kept_from(job.client) >= self.bound:
             raise QueueFullError
         self._line(job).append(job)
         self._count += 1
@@ -83,6 +87,11 @@ class JobQueue:
         if not line:
             del clients[job.client]
         return True
+
+    def _kept_from(self, client: str) -> int:
+        """The places that are kept for others."""
+        waiting = {name for clients in self._waiting.values() for name in clients}
+        return min(len(self._known - waiting), self.bound // 4) if client in waiting else 0
 
     def _clients(self, job: Job) -> OrderedDict[str, deque[Job]]:
         return self._waiting.setdefault(job.priority, OrderedDict())

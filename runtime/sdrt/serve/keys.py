@@ -35,6 +35,11 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self.hashes)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the keys."""
+        return frozenset(name for name, _ in self.hashes)
+
     def name_of(self, key: str) -> str | None:
         """The name of a key. None for one that is not known. Takes the same time for every key."""
         found, given = None, _hash(key)

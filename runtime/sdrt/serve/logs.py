@@ -18,7 +18,8 @@ class _Lines(logging.Formatter):
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
         if facts is None:
-            return f"{clock} {level}{record.getMessage()}"
+            trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+            return f"{clock} {level}{record.getMessage()}{trace}"
         return (
             f"{clock} {facts['method']} {facts['path']} {facts['status']} {facts['seconds']:.3f} s "
             f"{facts['client'] or '-'} {facts['request_id']}"

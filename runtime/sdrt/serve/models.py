@@ -4,34 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sdrt.benchmark.memory import own_bytes
 from sdrt.common.notices import Notify
 from sdrt.model_folder.folder import expand
+from sdrt.serve.served_model import ServedModel
 
 if TYPE_CHECKING:
     from sdrt.pipeline import StableDiffusionPipeline
 
-__all__ = ["Models", "ServedModel"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServedModel:
-    """A model that the server offers.
-
-    Attributes:
-        name: what requests call it.
-        source: a folder, a checkpoint, an embedded model or a hub id.
-        options: further arguments of `StableDiffusionPipeline.from_pretrained`.
-        embeddings: files of textual inversions.
-    """
-
-    name: str
-    source: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    embeddings: tuple[str, ...] = ()
+__all__ = ["Models"]
 
 
 class Models:

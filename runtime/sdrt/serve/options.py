@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.serve.keys import Keys
-from sdrt.serve.models import ServedModel
+from sdrt.serve.served_model import ServedModel
 from sdrt.serve.worker_process import WorkerSetup
 
 __all__ = ["DEFAULT_PORT", "Limits", "ServeOptions", "is_loopback"]
@@ -56,9 +56,8 @@ class ServeOptions:
         origins: other sites whose pages may use the server.
         hosts: further names of this server, which requests may have in their `Host`.
         preload: whether to open the first model before the server says that it is ready.
-        max_batch: how many jobs may share a run.
+        max_batch: how many jobs may share a run, where that is faster.
         max_memory: bytes of a worker above which it lets go of models.
-        log_prompts: whether prompts may appear in logs.
         limits: the limits.
     """
 
@@ -70,9 +69,8 @@ class ServeOptions:
     origins: Sequence[str] = ()
     hosts: Sequence[str] = ()
     preload: bool = True
-    max_batch: int = 1
+    max_batch: int = 8
     max_memory: int | None = None
-    log_prompts: bool = False
     limits: Limits = Limits()
 
     def setups(self) -> list[WorkerSetup]:

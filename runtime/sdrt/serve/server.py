@@ -3,48 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import uvicorn
 
-from sdrt import errors
 from sdrt.errors import SdrtError
 from sdrt.serve.app import make_app
+from sdrt.serve.errors import error_of
 from sdrt.serve.options import ServeOptions
 from sdrt.serve.task import Failure
+from sdrt.serve.worker import WorkerProcess
 
-__all__ = ["bound_socket", "serve"]
+__all__ = ["serve"]
 
-_MORE_PORTS = 100
 _INTERVAL = 0.1
 """Seconds after which a second Ctrl-C is noticed."""
-
-
-def bound_socket(host: str, port: int, *, others: bool) -> socket.socket:
-    """A socket that listens on a port, or on the next free one if `others`.
-
-    Raises:
-        SdrtError: the address is not this machine's, or no port is free.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for number in range(port, min(port + (_MORE_PORTS if others and port else 1), 65536)):
-        made = socket.socket(family, socket.SOCK_STREAM)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            made.bind((host, number))
-            made.listen(2048)
-        except (OSError, TypeError) as error:  # TypeError is of names that no machine can have
-            made.close()
-            if getattr(error, "errno", None) == errno.EADDRINUSE:
-                continue
-            reason = getattr(error, "strerror", None) or error
-            raise SdrtError(f"cannot listen on {host} port {number}: {reason}") from error
-        return made
-    raise SdrtError.advised(f"port {port} of {host} is taken", "choose another with --port, or 0 for any")
 
 
 class _Server(uvicorn.Server):
@@ -92,7 +68,12 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def serve(options: ServeOptions, listening: socket.socket, started: Callable[[], object]) -> None:
+def serve(
+    options: ServeOptions,
+    listening: socket.socket,
+    processes: Sequence[WorkerProcess],
+    started: Callable[[], object],
+) -> None:
     """Answer requests until the process gets SIGINT or SIGTERM. Calls `started` when it listens.
 
     Raises:
@@ -104,7 +85,7 @@ def serve(options: ServeOptions, listening: socket.socket, started: Callable[[],
         failures.append(failure)
         server.should_exit = True
 
-    app = make_app(options, lost)
+    app = make_app(options, processes, lost)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -120,13 +101,6 @@ def serve(options: ServeOptions, listening: socket.socket, started: Callable[[],
     server = _Server(config, started, lambda: app.state.service.stop())
     server.run(sockets=[listening])
     if failures:
-        raise _error_of(failures[0])
+        raise error_of(failures[0])
     if not server.started:
         raise SdrtError("the server did not start: the log says why")
-
-
-def _error_of(failure: Failure) -> SdrtError:
-    """The error of a worker, for this process's exit code."""
-    kind = getattr(errors, failure.kind, SdrtError)
-    made: SdrtError = kind(failure.message)
-    return made

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,12 @@ from sdrt.serve.job import Job
 from sdrt.serve.job_queue import JobQueue, QueueFullError
 from sdrt.serve.options import ServeOptions
 from sdrt.serve.task import ImageTask
+from sdrt.serve.worker import WorkerProcess
 
 __all__ = ["Counts", "Service"]
+
+_MOST_JOBS = 10_000
+"""How many jobs are kept, also of those that made nothing."""
 
 
 @dataclass
@@ -42,12 +46,13 @@ class Counts:
 class Service:
     """Accepts tasks and keeps their results for a while. All methods belong to the thread of the event loop."""
 
-    def __init__(self, options: ServeOptions) -> None:
+    def __init__(self, options: ServeOptions, processes: Sequence[WorkerProcess] = ()) -> None:
         self.options, self.limits = options, options.limits
-        self.queue = JobQueue(options.limits.queue)
+        self.queue = JobQueue(options.limits.queue, options.keys.names)
         self.dispatcher = Dispatcher(
             self.queue,
             options.setups(),
+            processes=processes,
             max_batch=options.max_batch,
             timeout=options.limits.timeout,
         )
@@ -85,7 +90,7 @@ class Service:
             self.queue.put(job)
         except QueueFullError:
             self.counts.refused += 1
-            raise queue_full(self.queue.bound, self._retry_after()) from None
+            raise queue_full(len(self.queue), self._retry_after()) from None
         self._forget_old()
         self._jobs[job.id] = job
         watcher = asyncio.ensure_future(self._note(job))
@@ -119,6 +124,7 @@ class Service:
 
     def signed_job(self, id: str) -> Job | None:
         """A job by its id alone, for those who show that this server gave it to them with `secret`."""
+        self._forget_old()
         return self._jobs.get(id)
 
     def jobs(self, client: str) -> Iterator[Job]:
@@ -135,9 +141,10 @@ class Service:
         return next((place for place, one in enumerate(self.queue) if one is job), None)
 
     async def _note(self, job: Job) -> None:
-        """After a job, count it, and learn how long one takes, for `Retry-After`."""
+        """After a job, count it, make room for its result, and learn how long one takes, for `Retry-After`."""
         await job.over()
         self.counts.add(job)
+        self._forget_old()
         if job.started is not None and job.finished is not None:
             self._seconds_per_job += 0.2 * (job.finished - job.started - self._seconds_per_job)
 
@@ -147,12 +154,17 @@ class Service:
         return max(1, min(600, round(self._seconds_per_job / workers)))
 
     def _forget_old(self) -> None:
-        """Forget the results that were kept longest, so that memory is bounded."""
-        now, over = time.time(), [job for job in self._jobs.values() if job.finished is not None]
+        """Forget the results that were kept longest, so that memory is bounded. The newest stays, however large."""
+        over = sorted((job for job in self._jobs.values() if job.finished is not None), key=_end)
         total = sum(job.num_bytes for job in over)
-        for job in sorted(over, key=lambda one: one.finished or 0):
-            is_old = now - (job.finished or 0) > self.limits.kept_seconds
-            if not is_old and total <= self.limits.kept_bytes and len(self._jobs) < 10_000:
+        for job in over:
+            is_old = time.time() - _end(job) > self.limits.kept_seconds
+            fits = total <= self.limits.kept_bytes and len(self._jobs) < _MOST_JOBS
+            if not is_old and (fits or job is over[-1]):
                 break
             total -= job.num_bytes
             del self._jobs[job.id]
+
+
+def _end(job: Job) -> float:
+    return job.finished or 0.0

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-__all__ = ["Failure", "FileFormat", "ImageTask", "Made", "MadeImage", "Progress"]
+__all__ = ["IMAGES", "SUFFIXES", "Failure", "FileFormat", "ImageTask", "Made", "MadeImage", "Progress"]
+
+IMAGES = ("image", "mask_image", "control_image", "ip_adapter_image", "ip_adapter_masks")
+"""The settings that take images. In a task they are the bytes of files."""
+SUFFIXES: Mapping[str, str] = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+"""The extensions of the formats that requests name."""
 
 _OWN = ("prompt", "negative_prompt", "seed")
 """The settings that images of one run may differ in."""
@@ -25,6 +30,11 @@ class FileFormat:
     suffix: str = ".png"
     quality: int | None = None
     metadata: bool = True
+
+    @property
+    def media_type(self) -> str:
+        """The type of its files, such as "image/png"."""
+        return next(f"image/{name}" for name, suffix in SUFFIXES.items() if suffix == self.suffix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +61,18 @@ class ImageTask:
         """Whether one call can make the images of both. Pixels then differ from those of two calls by rounding."""
         return (
             self.model == other.model
-            and self._is_alone()
-            and other._is_alone()
+            and self.is_alone
+            and other.is_alone
             and self._common() == other._common()
         )
 
-    def _is_alone(self) -> bool:
+    def without_files(self) -> ImageTask:
+        """The task without the user's images, which take memory."""
+        kept = {name: value for name, value in self.settings.items() if not _is_file(value)}
+        return replace(self, settings=kept)
+
+    @property
+    def is_alone(self) -> bool:
         """Whether this is one image of a text, without tags that change the model, and without images of the user."""
         values = self.settings
         texts = [str(values.get(name) or "") for name in _OWN[:2]]
@@ -70,10 +86,20 @@ class ImageTask:
             and not any(isinstance(value, (bytes, list)) for value in values.values())
         )
 
+    @property
+    def kind(self) -> str:
+        """A text that is equal for tasks that take equally long: their model and settings without texts and seeds."""
+        return repr((self.model, sorted((name, repr(value)) for name, value in self._common().items())))
+
     def _common(self) -> dict[str, Any]:
         given = {name: value for name, value in self.settings.items() if name not in _OWN}
         # A missing negative prompt is not an empty one: SDXL takes zeros for it.
         return given | {"has_negative": self.settings.get("negative_prompt") is not None}
+
+
+def _is_file(value: Any) -> bool:
+    """Whether a setting is the content of a file, or of several."""
+    return isinstance(value, bytes) or (isinstance(value, list) and any(map(_is_file, value)))
 
 
 @dataclass(frozen=True, kw_only=True)

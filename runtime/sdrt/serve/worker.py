@@ -13,25 +13,35 @@ from typing import Any
 from sdrt.serve.task import ImageTask
 from sdrt.serve.worker_process import Cancel, Run, Stop, WorkerSetup, main
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "WorkerProcess"]
 
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
-class Worker:
-    """A process that makes images. All methods belong to the thread of the event loop.
+class WorkerProcess:
+    """A process that makes images, and the pipe to it. It begins to open its first model at once.
 
-    Args:
-        setup: what the process needs to know.
-        heard: called in the event loop with the worker and each message from it, and with None when it has ended.
+    It ends when this process does, or lets go of the pipe.
     """
 
-    def __init__(self, setup: WorkerSetup, heard: Callable[[Worker, Any], object]) -> None:
-        self._setup, self._heard, self._loop = setup, heard, asyncio.get_running_loop()
-        self._connection, theirs = _CONTEXT.Pipe()
+    def __init__(self, setup: WorkerSetup) -> None:
+        self.connection, theirs = _CONTEXT.Pipe()
         self.process = _CONTEXT.Process(target=main, args=(theirs, setup), name="sdrt-worker", daemon=True)
         self.process.start()
         theirs.close()
+
+
+class Worker:
+    """The event loop's side of a process that makes images. All methods belong to the thread of the event loop.
+
+    Args:
+        started: the process.
+        heard: called in the event loop with the worker and each message from it, and with None when it has ended.
+    """
+
+    def __init__(self, started: WorkerProcess, heard: Callable[[Worker, Any], object]) -> None:
+        self._heard, self._loop = heard, asyncio.get_running_loop()
+        self._connection, self.process = started.connection, started.process
         self.number = 0
         self.open_models: tuple[str, ...] = ()
         self._messages: SimpleQueue[Any] = SimpleQueue()

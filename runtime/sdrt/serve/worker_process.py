@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from sdrt.errors import RunCancelledError
-from sdrt.serve.models import Models, ServedModel
+from sdrt.serve.served_model import ServedModel
 from sdrt.serve.task import Failure, ImageTask, Made, Progress
 
 __all__ = ["Cancelled", "Done", "Failed", "Ready", "Run", "Stepped", "Stop", "WorkerSetup", "main"]
@@ -116,6 +116,9 @@ def main(connection: Connection, setup: WorkerSetup) -> None:
 class _Worker:
     def __init__(self, connection: Connection, setup: WorkerSetup) -> None:
         self._connection, self._setup = connection, setup
+        # Imported here, because the server imports this module too, and never needs them.
+        from sdrt.serve.models import Models
+
         self._notices: list[str] = []
         self._models = Models(setup.models, setup.options, setup.max_memory, self._notices.append)
         self._runs: deque[Run | Stop] = deque()

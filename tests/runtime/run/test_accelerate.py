@@ -129,7 +129,7 @@ def skipped_after(pipeline: StableDiffusionPipeline, prompt: str = "a cat", **op
 
 def test_a_change_is_followed_by_calls(pipeline: StableDiffusionPipeline) -> None:
     usual = skipped_after(pipeline)
-    assert usual == [4, 6, 8, 9, 11, 12, 14, 15, 17, 18]
+    assert usual == [5, 7, 9, 10, 12, 13, 15, 16, 18]
 
     def change(step: Any) -> None:
         if step.index == 7:
@@ -139,8 +139,8 @@ def test_a_change_is_followed_by_calls(pipeline: StableDiffusionPipeline) -> Non
         step.update({"latents": step.latents})
 
     assert skipped_after(pipeline, change=look) == usual
-    # After a callback's change, a new text and the edge of guidance, four calls are made.
-    after = set(range(8, 12))
+    # After a callback's change, a new text and the edge of guidance, five calls are made.
+    after = set(range(8, 13))
     assert not after & set(skipped_after(pipeline, change=change))
     assert not after & set(skipped_after(pipeline, "a [cat:dog:0.4]"))
     assert not after & set(skipped_after(pipeline, guidance_interval=(0.4, 1)))
@@ -149,8 +149,8 @@ def test_a_change_is_followed_by_calls(pipeline: StableDiffusionPipeline) -> Non
 
 def test_a_refiner_begins_with_calls(pipeline: StableDiffusionPipeline, tiny_model: Path) -> None:
     found = skipped_after(pipeline, refiner=str(tiny_model), refiner_switch=0.4, refiner_switch_by_steps=True)
-    assert found[:2] == [4, 6]
-    assert not {8, 9, 10, 11} & set(found)
+    assert found[:2] == [5, 7]
+    assert not {8, 9, 10, 11, 12} & set(found)
 
 
 def test_both_passes_are_counted(pipeline: StableDiffusionPipeline) -> None:

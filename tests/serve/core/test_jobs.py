@@ -203,3 +203,12 @@ def test_a_body_that_is_no_json_is_refused(client: httpx.Client, body: bytes) ->
     assert answer.status_code in (400, 422), answer.text
     assert answer.json()["detail"]
     assert make(client)["status"] == "done"
+
+
+def test_the_type_of_a_body_that_is_not_there_does_not_matter(client: httpx.Client) -> None:
+    typed = {"Content-Type": "application/json"}
+    job = make(client)["id"]
+    for path in (f"/jobs/{job}", "/jobs", "/v1/models", "/sdapi/v1/options", "/healthz"):
+        assert client.get(path, headers=typed).status_code == 200
+    assert client.delete(f"/jobs/{job}", headers=typed).status_code == 200
+    assert client.post("/sdapi/v1/interrupt", headers=typed).status_code == 200

@@ -19,8 +19,8 @@ import pytest
 
 from sdrt.serve.app import make_app
 from sdrt.serve.keys import new_key, read_keys
-from sdrt.serve.models import ServedModel
 from sdrt.serve.options import ServeOptions
+from sdrt.serve.served_model import ServedModel
 from tests.serve.core.running import Running, serving, wait_for
 from tests.serve.core.test_jobs import TASK, over, png
 

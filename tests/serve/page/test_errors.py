@@ -127,7 +127,7 @@ def test_a_full_queue_is_told_with_the_servers_words(page: Page) -> None:
     wait_for_models(page)
     fill(page, prompt="a red circle")
     full = {
-        "detail": "64 jobs are waiting, and no more may: try again in 3 s",
+        "detail": "64 jobs are waiting, and no more of yours may: try again in 3 s",
         "field": None,
         "code": "queue_full",
     }

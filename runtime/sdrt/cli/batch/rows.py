@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sdrt.batch.row import IMAGES, Row
+from sdrt.batch.row import Row
 from sdrt.cli.generate.texts import Texts
 from sdrt.cli.generate.variations import Entry, entry_of, image_settings, is_object, object_of
 from sdrt.cli.process import standard_input
@@ -18,6 +18,7 @@ from sdrt.prompts.wildcard_files import WildcardFiles
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
 from sdrt.request.table import TABLE
+from sdrt.serve.task import IMAGES
 
 __all__ = ["read_rows"]
 
@@ -75,7 +76,7 @@ def _row(
     try:
         with entry.line.named_by_errors():
             own = entry.settings.get("seed", _RANDOM)
-            seed = settled_seed("seed", own) if own != _RANDOM else seeds_from(first, number + 1)[-1]
+            seed = settled_seed("seed", own) if own != _RANDOM else seeds_from(first + number, 1)[0]
             texts = Texts.of(entry.prompt, settings, seed, wildcards)
     except RequestError as error:
         return Row(number=number, id=found.id, settings={"prompt": entry.prompt}, error=error)

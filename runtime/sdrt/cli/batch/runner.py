@@ -16,7 +16,7 @@ from sdrt.cli.batch.rows import read_rows
 from sdrt.cli.checkpoint_options import BESIDE
 from sdrt.cli.echo import echo_json
 from sdrt.cli.spellings import naming_options
-from sdrt.common.control_groups import usable_cpus
+from sdrt.common.control_groups import share_of_cpus
 from sdrt.common.extras import install_command, missing_modules
 from sdrt.common.progress import export_reporter
 from sdrt.errors import ProviderError, RequestError, SdrtError
@@ -150,7 +150,7 @@ def _place(options: Options, *, checks: bool) -> Place:
     from sdrt.batch.local import LocalPlace
 
     if options.ray is None:
-        return LocalPlace(_setup(options, _share_of_cores(options.workers), checks=checks), options.workers)
+        return LocalPlace(_setup(options, share_of_cpus(options.workers), checks=checks), options.workers)
     from sdrt.batch.on_ray import RayPlace
     from sdrt.batch.ray_driver import RaySetup
 
@@ -168,7 +168,7 @@ def _place(options: Options, *, checks: bool) -> Place:
 
 
 def _setup(options: Options, threads: int | None, *, checks: bool) -> WorkerSetup:
-    from sdrt.serve.models import ServedModel
+    from sdrt.serve.served_model import ServedModel
     from sdrt.serve.worker_process import WorkerSetup
 
     model = ServedModel(name=MODEL, source=options.model, embeddings=options.embeddings)
@@ -178,11 +178,6 @@ def _setup(options: Options, threads: int | None, *, checks: bool) -> WorkerSetu
         options={**loading, "threads": options.loading["threads"] or threads},
         first=MODEL,
     )
-
-
-def _share_of_cores(workers: int) -> int | None:
-    """The CPU threads of each worker, so that together they take every core. None for a single worker."""
-    return None if workers == 1 else max(1, (usable_cpus() or 1) // workers)
 
 
 def _say_interrupted(batch: Any, report: Rows) -> None:

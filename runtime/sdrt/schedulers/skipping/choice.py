@@ -18,7 +18,7 @@ FEWEST_STEPS = 15
 
 _LONG = 35
 # By speed: the rule for long runs, of `_LONG` evaluations or more, and that for shorter ones. A cubic has four
-# coefficients, so a balanced run of few steps begins with four calls. With fewer calls, a polynomial of low degree goes
+# coefficients, so a balanced run of few steps begins with five calls. With fewer calls, a polynomial of low degree goes
 # less astray.
 _RULES: Mapping[str, tuple[Rule, Rule]] = {
     "balanced": (

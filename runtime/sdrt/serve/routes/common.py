@@ -11,9 +11,9 @@ __all__ = ["Strict", "client_of", "service_of"]
 
 
 class Strict(BaseModel):
-    """A body whose unknown fields are refused, and whose values are not converted."""
+    """A body whose unknown fields are refused, and whose values are not converted. Numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def service_of(request: Request) -> Service:

@@ -15,20 +15,18 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from sdrt.request.pairs import Corner, Size
 from sdrt.request.setting import Setting
 from sdrt.request.table import TABLE
-from sdrt.serve.asked import IMAGES, decoded, image_task, lora_files
+from sdrt.serve.asked import decoded, image_task, lora_files
 from sdrt.serve.body import StrictRoute
 from sdrt.serve.errors import ServeError, of_failure
 from sdrt.serve.job import Job, Status
 from sdrt.serve.routes.common import Strict, client_of, service_of
 from sdrt.serve.service import Service
-from sdrt.serve.task import FileFormat, MadeImage, Progress
+from sdrt.serve.task import IMAGES, SUFFIXES, FileFormat, MadeImage, Progress
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["jobs"], route_class=StrictRoute)
 
-_SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
-_MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 _LEFT_OUT = frozenset(
     # Paths of the server's, what only programs pass, and what the server decides.
     {
@@ -104,7 +102,7 @@ async def create(request: Request, body: JobRequest) -> JSONResponse:  # type: i
     wanted = [one.weights for one in body.lora or ()]  # type: ignore[attr-defined]
     settings["lora"] = lora_files(service, wanted, "lora")
     file_format = FileFormat(
-        suffix=_SUFFIXES[asked["output_format"]], quality=asked["output_quality"], metadata=asked["metadata"]
+        suffix=SUFFIXES[asked["output_format"]], quality=asked["output_quality"], metadata=asked["metadata"]
     )
     task = await image_task(
         service, settings, model=asked["model"], file_format=file_format, previews=asked["previews"]
@@ -152,8 +150,7 @@ async def image(request: Request, job_id: str, index: int) -> Response:
         raise _no_images(job)
     if not 0 <= index < len(job.made.images):
         raise ServeError(404, f"the job has {len(job.made.images)} images, counted from 0", field="index")
-    suffix = job.task.file_format.suffix
-    return Response(job.made.images[index].data, media_type=_MEDIA[suffix])
+    return Response(job.made.images[index].data, media_type=job.task.file_format.media_type)
 
 
 @router.get("/jobs/{job_id}/result")

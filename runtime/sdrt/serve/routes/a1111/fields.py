@@ -15,8 +15,8 @@ from sdrt.serve.errors import ServeError
 
 __all__ = ["Asked", "Img2Img", "Only", "Txt2Img", "refuse_effects"]
 
-_MOST_TEXT = 100_000
-"""The most characters of a text that is parsed at once, while other requests wait."""
+
+_LONGEST_TEXT = 100_000  # characters: two prompts and their settings
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ def _only(*values: Any) -> Only:
 class Asked(BaseModel):
     """A body of A1111's API. Missing fields and those that are null have A1111's defaults."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Texts such as "nan" are read as numbers, and no answer could repeat them.
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -72,7 +73,7 @@ class _Generation(Asked):
     send_images: bool = True
     force_task_id: str | None = None
     infotext: str | None = Field(
-        None, description="Settings for the fields that are not given.", max_length=_MOST_TEXT
+        None, max_length=_LONGEST_TEXT, description="Settings for the fields that are not given."
     )
 
     # Without an effect here.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
+from sdrt.request.checks import MAX_PROMPT_LENGTH
 from sdrt.request.table import parse_size
 from sdrt.serve.errors import ServeError
 from sdrt.serve.routes.common import Strict
 from sdrt.serve.routes.jobs import Lora
-from sdrt.serve.task import FileFormat
+from sdrt.serve.task import SUFFIXES, FileFormat
 
 __all__ = ["FIELDS", "Asked", "Edit", "Generation", "Lora", "Prompted", "Variation"]
 
@@ -25,7 +26,6 @@ FIELDS = {
 }
 """What requests here call the settings that have another name."""
 
-_SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 _ACCELERATE = {"low": "fast", "medium": "balanced"}
 """How a quality leaves out calls of the U-Net. The others leave none out."""
 _TOLD = {"low": "low", "medium": "medium"}
@@ -36,8 +36,6 @@ _VARIATION = 0.6
 
 class Asked(Strict):
     """What all requests for images have."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
     model: str | None = Field(
         None, description="The name of a model of this server. The default is its first."
@@ -82,7 +80,7 @@ class Asked(Strict):
                 )
             quality = None
         return FileFormat(
-            suffix=_SUFFIXES[name],
+            suffix=SUFFIXES[name],
             quality=None if quality is None else max(1, quality),
             metadata=self.metadata is not False,
         )
@@ -114,7 +112,7 @@ _SAME = ("seed", "guidance_scale", "negative_prompt", "scheduler", "spacing", "s
 class Prompted(Asked):
     """What requests with a prompt have."""
 
-    prompt: Annotated[str, Field(max_length=32_000)] = Field(description="What to make.")
+    prompt: Annotated[str, Field(max_length=MAX_PROMPT_LENGTH)] = Field(description="What to make.")
     quality: Literal["auto", "low", "medium", "high", "standard", "hd"] | None = Field(
         None, description="low and medium call the U-Net in a third and in half of the steps."
     )

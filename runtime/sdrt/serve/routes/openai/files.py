@@ -1,4 +1,4 @@
-"""Images by their address. As with OpenAI's, who has the address needs no key, and it ends with the image."""
+"""Images by their address. As with OpenAI's, whoever has the address needs no key, and it ends with the image."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from sdrt.serve.service import Service
 __all__ = ["router", "url_of"]
 
 router = APIRouter()
-
-_MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 
 
 def url_of(request: Request, job: Job, index: int) -> str:
@@ -39,7 +37,7 @@ async def image_file(request: Request, job_id: str, index: int, signature: str =
     if job is None or job.made is None or not 0 <= index < len(job.made.images):
         raise _none()
     headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
-    media_type = _MEDIA[job.task.file_format.suffix]
+    media_type = job.task.file_format.media_type
     return Response(job.made.images[index].data, media_type=media_type, headers=headers)
 
 

@@ -21,7 +21,7 @@ __all__ = ["MOST_IMAGES", "Form", "read_form"]
 
 MOST_IMAGES = 16
 _MOST_FIELDS = 200
-_MOST_TEXT = 256 * 1024  # bytes: a prompt of 32,000 characters, and JSON
+_MOST_TEXT = 256 * 1024  # bytes: a prompt, and JSON
 _LORA = "lora[][{}]"
 A = TypeVar("A", bound=Asked)
 _LORAS = TypeAdapter(list[Lora])

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from sdrt.serve.errors import ServeError
+from sdrt.serve.asked import model_name
 from sdrt.serve.routes.common import service_of
 from sdrt.serve.service import Service
 
@@ -27,15 +27,7 @@ async def listed(request: Request) -> dict[str, Any]:
 async def one(request: Request, model: str) -> dict[str, Any]:
     """One model."""
     service = service_of(request)
-    if model not in service.model_names:
-        known = ", ".join(service.model_names)
-        raise ServeError(
-            404,
-            f"there is no model {model[:128]!r}: expected one of {known}",
-            field="model",
-            code="model_not_found",
-        )
-    return _described(service, model)
+    return _described(service, model_name(service, model))
 
 
 def _described(service: Service, name: str) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""How many tasks share a run: what the measured times say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from sdrt.serve.batch_sizes import BatchSizes
+from sdrt.serve.task import ImageTask
+
+
+def task(**settings: object) -> ImageTask:
+    return ImageTask(model="shapes", settings={"prompt": "a cat", "seed": 0, **settings})
+
+
+def learned(
+    sizes: BatchSizes, seconds: Callable[[int], float], runs: int = 20, **settings: object
+) -> list[int]:
+    """The sizes of so many runs, each of which takes `seconds(size)` for an image."""
+    made = []
+    for _ in range(runs):
+        size = sizes.size_for(task(**settings))
+        sizes.note(task(**settings), size, size * seconds(size))
+        made.append(size)
+    return made
+
+
+def test_it_doubles_while_that_is_faster() -> None:
+    # The first run opens the model, and counts for nothing.
+    assert learned(BatchSizes(8), lambda size: 1 / size, 6) == [1, 1, 2, 4, 8, 8]
+    assert learned(BatchSizes(6), lambda size: 1 / size, 6) == [1, 1, 2, 4, 6, 6]
+
+
+@pytest.mark.parametrize(
+    "seconds", [lambda size: 1.0, lambda size: 0.97 if size > 1 else 1.0, lambda size: size]
+)
+def test_one_at_a_time_stays_where_two_are_not_faster(seconds: Callable[[int], float]) -> None:
+    assert learned(BatchSizes(8), seconds, 6) == [1, 1, 2, 1, 1, 1]
+
+
+def test_it_returns_to_the_fastest() -> None:
+    assert learned(BatchSizes(8), lambda size: {1: 1.0, 2: 0.7, 4: 0.9}[size], 6) == [1, 1, 2, 4, 2, 2]
+
+
+def test_every_kind_of_task_has_its_own() -> None:
+    sizes = BatchSizes(8)
+    learned(sizes, lambda size: 1 / size, height=64)
+    learned(sizes, lambda size: 1.0, height=512)
+    assert (sizes.size_for(task(height=64)), sizes.size_for(task(height=512))) == (8, 1)
+    assert sizes.size_for(task(height=64, prompt="a dog", seed=3)) == 8
+    assert sizes.size_for(task(height=64, negative_prompt="a dog")) == 1
+
+
+def test_what_fails_together_is_not_tried_again() -> None:
+    sizes = BatchSizes(8)
+    learned(sizes, lambda size: 1 / size, 2)
+    assert sizes.size_for(task()) == 2
+    sizes.failed(task(), 2)
+    assert sizes.size_for(task()) == 1
+
+
+def test_fewer_that_wait_are_a_measurement_too() -> None:
+    sizes = BatchSizes(8)
+    learned(sizes, lambda size: 1.0, 2)
+    sizes.note(task(), 3, 3 * 0.5)
+    assert sizes.size_for(task()) == 6
+
+
+def test_nothing_is_learned_of_tasks_that_share_no_run() -> None:
+    sizes = BatchSizes(8)
+    assert set(learned(sizes, lambda size: 1 / size, image=b"x")) == {1}
+    assert set(learned(BatchSizes(1), lambda size: 1 / size)) == {1}
+    assert math.isfinite(sizes.size_for(task()))
