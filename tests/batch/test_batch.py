@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -328,6 +329,52 @@ def test_patterns_that_are_refused(batch: Run, pattern: str) -> None:
     result = batch(write_rows([{"prompt": "a"}]), "--name", pattern)
     assert result.exit_code == 2
     assert not Path("out").exists()
+
+
+def test_two_rows_have_no_common_name(batch: Run) -> None:
+    rows = [{"prompt": "a", "seed": seed} for seed in (0, 11, *range(2, 11), 1)]
+    result = batch(write_rows(rows), "--name", "{row}{seed}.png")
+    assert result.exit_code == 2
+    assert "rows 1 and 11 are both 111.png" in result.stderr
+    assert not Path("out").exists()
+
+
+def test_a_damaged_index_is_made_anew(batch: Run) -> None:
+    write_rows([{"prompt": "a"}])
+    assert batch("in.jsonl").exit_code == 0
+    (good,) = index()
+    wrong = [{"row": [1]}, {"row": "x"}, {"row": None}, {"seed": "x"}, {"seed": -1}, {"settings": 5}]
+    lines = [json.dumps(good | one) for one in wrong]
+    Path("out/index.jsonl").write_text("".join(f"{one}\n" for one in ["[" * 100_000, *lines]))
+    result = batch("in.jsonl")
+    assert result.exit_code == 0, result.stderr
+    assert [one | {"seconds": 0} for one in index()] == [good | {"seconds": 0}]
+
+
+def test_half_a_character_in_an_id_is_kept(batch: Run) -> None:
+    result = batch(write_rows(['{"prompt": "a", "id": "\\ud800"}']))
+    assert result.exit_code == 0, result.stderr
+    assert index()[0]["id"] == "\ud800"
+    assert pq.read_table("out/index.parquet").to_pylist()[0]["id"] == "\\ud800"
+
+
+def test_an_image_that_may_have_no_end_is_refused(batch: Run) -> None:
+    assert batch(write_rows([{"prompt": "a", "image": "/dev/null"}])).exit_code == 1
+    assert "/dev/null cannot be read (it is no file of at most 1024 MB)" in index()[0]["error"]
+
+
+def test_a_table_whose_texts_are_no_text(batch: Run) -> None:
+    prompts = pa.array([b"\xff"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"prompt": prompts}), "in.parquet")
+    result = batch("in.parquet")
+    assert result.exit_code == 2
+    assert "in.parquet cannot be read: 'utf-8' codec" in result.stderr
+
+
+def test_standard_input_that_is_closed(started: Start) -> None:
+    process = started("-", before=lambda: os.close(0))
+    assert "standard input is closed" in process.communicate()[1]
+    assert process.returncode == 2
 
 
 def test_names_formats_and_metadata(batch: Run) -> None:

@@ -21,6 +21,14 @@ __all__ = ["LINES", "TABLE", "Entry", "Index"]
 LINES, TABLE = "index.jsonl", "index.parquet"
 
 
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("row", "seed", "width", "height"), (int,)),
+    **dict.fromkeys(("id", "key", "prompt", "file", "sha256", "error", "error_kind"), (str,)),
+    **{"seconds": (int, float), "flagged": (bool,), "settings": (dict,)},
+}
+"""The types of an entry's values, for lines that somebody else has written."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """What became of a row.
@@ -59,13 +67,23 @@ class Entry:
     def read(cls, line: bytes) -> Entry | None:
         """The entry in a line. None for a line that a killed run left unfinished, or that is something else."""
         try:
-            return cls(**json.loads(line))
-        except (ValueError, TypeError):
+            entry = cls(**json.loads(line))
+        except (ValueError, TypeError, RecursionError):
             return None
+        return entry if all(_fits(name, getattr(entry, name)) for name in _KINDS) else None
 
     def line(self) -> bytes:
         """The entry as a line of JSON."""
         return json.dumps(dataclasses.asdict(self), default=str).encode() + b"\n"
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a value of an entry has its type, and is no number that the table cannot hold."""
+    if value is None:
+        return name not in ("row", "settings")
+    if type(value) is int and not 0 <= value < 2 ** (64 if name == "seed" else 63):
+        return False
+    return type(value) in _KINDS[name]
 
 
 class Index:
@@ -173,8 +191,14 @@ def _write_table(file: BinaryIO, entries: Iterable[Entry]) -> None:
     names = [one.name for one in dataclasses.fields(Entry)]
     schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
     rows = [
-        dataclasses.asdict(entry) | {"settings": json.dumps(dict(entry.settings), default=str)}
+        {name: _text(value) for name, value in dataclasses.asdict(entry).items()}
+        | {"settings": json.dumps(dict(entry.settings), default=str)}
         for entry in entries
     ]
     # An OSError of the file must stay one: pyarrow keeps those of Python's files.
     pq.write_table(pa.Table.from_pylist(rows, schema), file)
+
+
+def _text(value: Any) -> Any:
+    """A text as UTF-8 can hold it: JSON may have half of a surrogate pair in an id or a file's name."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sdrt.errors import RequestError, SdrtError
+from sdrt.images.decoding import MOST_BYTES
 from sdrt.request.loras import LoraFile, parse_lora
 from sdrt.request.pairs import Pair
 from sdrt.serve.task import IMAGES, FileFormat, ImageTask
@@ -65,6 +67,10 @@ def _content(name: str, given: str | bytes) -> bytes:
     if isinstance(given, bytes):
         return given
     try:
+        state = Path(given).stat()
+        # A device may have no end, and a pipe can be read only once.
+        if not stat.S_ISREG(state.st_mode) or state.st_size > MOST_BYTES:
+            raise OSError(f"it is no file of at most {MOST_BYTES >> 20} MB")
         return Path(given).read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

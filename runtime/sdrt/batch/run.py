@@ -88,10 +88,12 @@ class Batch:
         """Make what is missing. A row that fails has its error in the index, and the others go on.
 
         Raises:
-            RequestError: the folder holds other files with the names of images, or another batch writes there.
+            RequestError: two rows would have one name, the folder holds other files with the names of images, or
+                another batch writes there.
             SdrtError: a file cannot be written, or nothing can be made any more. What is finished is in the index.
         """
         check_pattern(self.pattern)
+        self._check_names()
         self.summary = Summary(rows=len(self.rows))
         with self._locked():
             self._check_folder()
@@ -127,6 +129,21 @@ class Batch:
             raise SdrtError(
                 f"{self.folder} cannot be written: {error.strerror or error}", path=self.folder
             ) from error
+
+    def _check_names(self) -> None:
+        """Refuse patterns such as {row}{seed}, by which row 1 with the seed 23 and row 12 with 3 are both 123."""
+        found: dict[str, int] = {}
+        for row in self.rows:
+            if row.error is not None:
+                continue
+            name = name_of(self.pattern, row)
+            first = found.setdefault(name, row.number)
+            if first != row.number:
+                raise RequestError.advised(
+                    f"name is {self.pattern!r}, by which rows {first} and {row.number} are both {name}",
+                    "separate the fields, as in {row:06}-{seed}.png",
+                    argument="name",
+                )
 
     def _check_folder(self) -> None:
         """Without an index, files with the names of images are somebody else's."""

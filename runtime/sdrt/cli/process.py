@@ -11,10 +11,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
 from sdrt.common.interrupt import asked_to_stop
+from sdrt.errors import RequestError
 
-__all__ = ["flush", "ignore_signals", "keep_signals", "printable", "stoppable"]
+__all__ = ["flush", "ignore_signals", "keep_signals", "printable", "standard_input", "stoppable"]
 
 TERMINATED = 143  # 128 + SIGTERM, as shells count
 _PAUSE = 1.0
@@ -29,6 +31,13 @@ def printable() -> None:
     """Make stdout escape characters that its encoding lacks, because a prompt may contain any character."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def standard_input() -> BinaryIO:
+    """The bytes of standard input. Raises `RequestError` if the program was started without it."""
+    if sys.stdin is None:
+        raise RequestError.expected("standard input is closed", "a file or a pipe, as - means it")
+    return sys.stdin.buffer
 
 
 def flush() -> None:

@@ -37,7 +37,8 @@ _USUAL_NAME = re.compile(r"[A-Za-z][\w /-]*")  # a name that can show that a lin
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _END = re.compile(r"\s*(?:,|$)")
 _WORD = re.compile(r"""[^\W\d_][^"'{}\[\]]*""")
-_BEFORE_LINE_END = re.compile(r"\r+(?=\n|\Z)")
+# Without the first part, it would try each CR of a long row that ends otherwise, up to the end of the row.
+_BEFORE_LINE_END = re.compile(r"(?<!\r)\r+(?=\n|\Z)")
 _JSON = json.JSONDecoder()
 _MOST_BROKEN_JSON = 8  # each takes time that grows with the whole line
 
@@ -147,7 +148,7 @@ def _has_settings(line: str) -> bool:
 
 def _parse_settings(line: str) -> dict[str, str]:
     """The settings of a line by name. A word without a value is its own value: A1111 writes such settings so."""
-    settings: dict[str, str] = {}
+    pieces: dict[str, list[str]] = {}
     position, name, broken = 0, "", 0
     while position < len(line):
         if match := _NAME.match(line, position):
@@ -157,16 +158,17 @@ def _parse_settings(line: str) -> dict[str, str]:
             if read is None and line.startswith(("{", "["), position) and broken < _MOST_BROKEN_JSON:
                 read = _read_json(line, position)
                 broken += read is None
-            settings[name], position = read or _read_piece(line, position)
+            value, position = read or _read_piece(line, position)
+            pieces[name] = [value]
             continue
         text, position = _read_piece(line, position)
         if _WORD.fullmatch(text):
             name = text
-            settings[name] = text
+            pieces[name] = [text]
         elif name and text:
             # The rest of a value with a comma that another program did not quote.
-            settings[name] += f", {text}"
-    return settings
+            pieces[name].append(text)
+    return {name: ", ".join(parts) for name, parts in pieces.items()}
 
 
 # Each of these returns a value that begins at `start`, and where the next setting begins.

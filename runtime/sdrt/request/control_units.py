@@ -21,7 +21,8 @@ _FLAT = re.compile(
     r"threshold [ab]|control mode|pixel perfect)",
     re.IGNORECASE,
 )
-_ENTRY = re.compile(r"([A-Za-z][\w /]*): ?(\([^)]*\)|[^,]*)(?:, ?|$)")
+# Without bounds, the time would grow with the square of a text's length.
+_ENTRY = re.compile(r"([A-Za-z][\w /]{0,99}): ?(\([^)]{0,999}\)|[^,]*)(?:, ?|$)")
 _OTHER_NAMES = {
     "preprocessor": "module",
     "lowvram": "low vram",

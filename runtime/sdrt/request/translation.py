@@ -37,7 +37,7 @@ _VERSION_OF_A1111 = re.compile(r"(f[\d.]*)?v?\d")
 _REFINER = ("Refiner switch at", "Refiner switch by sampling steps", "Hires refiner")
 _FIRST_WITH_TIMESTEPS = (1, 8)
 # A1111 writes "sd_xl_refiner_1.0 [7440042bbd]".
-_HASH = re.compile(r"\s*\[[0-9a-fA-F]{6,64}\]$")
+_HASH = re.compile(r"(?<!\s)\s*\[[0-9a-fA-F]{6,64}\]$")
 _CHECKPOINT = ("checkpoint", "model")
 # SD.Next's readers of prompts, by the names of several versions.
 _SYNTAXES = {

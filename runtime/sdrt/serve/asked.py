@@ -6,15 +6,18 @@ import asyncio
 import base64
 import binascii
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from sdrt.adapters.lora_folder import LoraFolder
 from sdrt.errors import RequestError, SdrtError
+from sdrt.request.image_prompt_settings import MAX_IMAGE_PROMPTS
 from sdrt.request.loras import LoraFile
 from sdrt.request.request import Request
 from sdrt.schedulers import split_name, unknown_scheduler
 from sdrt.serve.errors import ServeError
+from sdrt.serve.image_sizes import check_size
 from sdrt.serve.service import Service
 from sdrt.serve.task import IMAGES, FileFormat, ImageTask
 
@@ -156,21 +159,30 @@ def _check_scheduler(given: Mapping[str, Any], fields: Mapping[str, str]) -> Non
 
 def _check(service: Service, given: Mapping[str, Any], fields: Mapping[str, str]) -> None:
     """Check everything that needs no model, as the command line does."""
+    _check_images(service, given, fields)
     try:
-        request = Request(
-            **{name: value for name, value in given.items() if name not in ("scheduler", "spacing")}
-        )
+        Request(**{name: value for name, value in given.items() if name not in ("scheduler", "spacing")})
     except RequestError as error:
         field = None if error.argument is None else fields.get(error.argument, error.argument)
         raise ServeError(400, str(error), field=field) from None
+
+
+def _check_images(service: Service, given: Mapping[str, Any], fields: Mapping[str, str]) -> None:
+    """Check how many images there are, and how large, before their pixels take memory."""
     for name in IMAGES:
-        images = getattr(request, name) or ()
-        for image in images if isinstance(images, tuple) else ():
-            if getattr(image, "ndim", 0) >= 2 and image.shape[0] * image.shape[1] > service.limits.pixels:
-                field = fields.get(name, name)
-                raise ServeError(
-                    400,
-                    f"{field} has {image.shape[1]}x{image.shape[0]} pixels: "
-                    f"this server takes at most {service.limits.pixels}",
-                    field=field,
-                )
+        field, files = fields.get(name, name), list(_files(given.get(name)))
+        if len(files) > MAX_IMAGE_PROMPTS:
+            raise ServeError(
+                400, f"{field} has {len(files)} images: expected at most {MAX_IMAGE_PROMPTS}", field=field
+            )
+        for data in files:
+            with suppress(RequestError):  # of what is no image, the request says more
+                check_size(data, field, service.limits.pixels)
+
+
+def _files(given: Any) -> Iterator[bytes]:
+    if isinstance(given, (list, tuple)):
+        for one in given:
+            yield from _files(one)
+    elif isinstance(given, bytes):
+        yield given

@@ -71,11 +71,11 @@ def read_keys(path: Path) -> Keys:
     """The keys of a file with a line for each, `NAME:sha256:HASH`. Empty lines and those that begin with # are skipped.
 
     Raises:
-        RequestError: a line is something else.
+        RequestError: a line is something else, or there is no key: the server would then ask for none.
         SdrtError: the file cannot be read.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeError) as error:
         raise SdrtError(f"{path} cannot be read: {error}", path=path) from error
     hashes = []
@@ -88,6 +88,8 @@ def read_keys(path: Path) -> Keys:
                 f"line {number} of {path} is no key", _FITS, argument="api_keys", path=path
             )
         hashes.append((found[1], bytes.fromhex(found[2])))
+    if not hashes:
+        raise RequestError.expected(f"{path} has no keys", _FITS, argument="api_keys", path=path)
     return Keys(tuple(hashes))
 
 

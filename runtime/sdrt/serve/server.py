@@ -19,6 +19,9 @@ from sdrt.serve.worker import WorkerProcess
 
 __all__ = ["serve"]
 
+_INTERVAL = 0.1
+"""Seconds after which a second Ctrl-C is noticed."""
+
 
 class _Server(uvicorn.Server):
     """uvicorn's server, which says when it listens, and ends without raising the signal again."""
@@ -45,7 +48,7 @@ class _Server(uvicorn.Server):
         """
         finishing = asyncio.ensure_future(self._finish_jobs())
         while not finishing.done() and not self.force_exit:
-            await asyncio.wait((finishing,), timeout=0.1)
+            await asyncio.wait((finishing,), timeout=_INTERVAL)
         finishing.cancel()
         with suppress(asyncio.CancelledError):
             await finishing

@@ -27,10 +27,11 @@ def bound_socket(host: str, port: int, *, others: bool) -> socket.socket:
         try:
             made.bind((host, number))
             made.listen(2048)
-        except OSError as error:
+        except (OSError, TypeError) as error:  # TypeError is of names that no machine can have
             made.close()
-            if error.errno == errno.EADDRINUSE:
+            if getattr(error, "errno", None) == errno.EADDRINUSE:
                 continue
-            raise SdrtError(f"cannot listen on {host} port {number}: {error.strerror or error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise SdrtError(f"cannot listen on {host} port {number}: {reason}") from error
         return made
     raise SdrtError.advised(f"port {port} of {host} is taken", "choose another with --port, or 0 for any")

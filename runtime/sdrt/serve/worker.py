@@ -7,6 +7,7 @@ import multiprocessing
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any
 
 from sdrt.serve.task import ImageTask
@@ -43,7 +44,9 @@ class Worker:
         self._connection, self.process = started.connection, started.process
         self.number = 0
         self.open_models: tuple[str, ...] = ()
-        threading.Thread(target=self._listen, name="sdrt-worker", daemon=True).start()
+        self._messages: SimpleQueue[Any] = SimpleQueue()
+        for task in (self._listen, self._speak):
+            threading.Thread(target=task, name="sdrt-worker", daemon=True).start()
 
     @property
     def pid(self) -> int | None:
@@ -53,29 +56,32 @@ class Worker:
     def run(self, tasks: Sequence[ImageTask]) -> int:
         """Send a run, and return its number. If the process has just ended, `heard` says so."""
         self.number += 1
-        self._send(Run(self.number, tasks))
+        self._messages.put(Run(self.number, tasks))
         return self.number
 
     def cancel(self) -> None:
         """Stop the newest run."""
-        self._send(Cancel(self.number))
+        self._messages.put(Cancel(self.number))
 
     def stop(self) -> None:
         """Let the process end after its run."""
-        self._send(Stop())
+        self._messages.put(Stop())
 
     def kill(self) -> None:
         """End the process now."""
         self.process.kill()
 
-    def _send(self, message: Any) -> None:
+    def _speak(self) -> None:
+        """Send the messages. A pipe to a process that hangs is soon full, and the event loop must not wait for it."""
         with suppress(OSError):
-            self._connection.send(message)
+            while (message := self._messages.get()) is not None:
+                self._connection.send(message)
 
     def _listen(self) -> None:
         with suppress(EOFError, OSError):
             while True:
                 self._tell(self._connection.recv())
+        self._messages.put(None)
         self.process.join()
         self._tell(None)
 

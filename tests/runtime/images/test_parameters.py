@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sdrt.images.parameters import Parameters
+from sdrt.request.translation import translate
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import given  # noqa: E402
@@ -197,4 +198,21 @@ def test_time_grows_with_the_length_only(piece: str) -> None:
     start = time.perf_counter()
     Parameters.parse(f"{LINE}, " + piece * 100_000)
     Parameters.parse(f"{LINE}, " + f"{piece}, " * 100_000)
+    assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\r" * 300_000 + "x",
+        f"{LINE}, a: " + "x" * 10_000_000 + ", !" * 100_000,
+        f"{LINE}, Refiner switch at: 0.5, Refiner: a" + " " * 300_000 + "b",
+        f'{LINE}, ControlNet 0: "' + "a" * 300_000 + '"',
+        f'{LINE}, ControlNet 0: "' + "a: (," * 100_000 + '"',
+    ],
+    ids=["line ends", "a long value", "a refiner", "a unit's name", "a unit's brackets"],
+)
+def test_time_does_not_grow_with_the_square_of_the_length(text: str) -> None:
+    start = time.perf_counter()
+    translate(dict(Parameters.parse(text).settings))
     assert time.perf_counter() - start < 10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import random
 import signal
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from tests.serve.core.running import Running, serving, wait_for
 from tests.serve.core.test_jobs import TASK, over
@@ -87,6 +90,29 @@ def test_half_a_body_is_forgotten(tough: Running) -> None:
             half.sendall(sent)
     with tough.client() as client:
         assert client.get("/readyz").status_code == 200
+
+
+def test_a_worker_that_hangs_does_not_stop_the_server(tough: Running) -> None:
+    """A pipe to it is soon full of an image."""
+    buffer = io.BytesIO()
+    Image.effect_noise((1024, 1024), 99).convert("RGB").save(buffer, "PNG")
+    image = base64.b64encode(buffer.getvalue()).decode()
+    assert len(image) > 1_000_000
+    tough.wait_until_ready()
+    workers = tough.workers()
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with tough.client() as client:
+            job = client.post("/jobs", json=TASK | {"image": image, "width": 64, "height": 64}).json()["id"]
+            assert client.get("/healthz", timeout=30).status_code == 200
+            assert client.get(f"/jobs/{job}", timeout=30).json()["status"] == "running"
+            for pid in workers:
+                os.kill(pid, signal.SIGCONT)
+            assert over(client, job)["status"] == "done"
+    finally:
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.full
@@ -171,6 +197,28 @@ def test_a_second_ctrl_c_ends_the_server_at_once(tmp_path: Path) -> None:
             server.process.send_signal(signal.SIGINT)
             assert server.process.wait(60) == 0
         wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+def test_after_a_second_ctrl_c_what_runs_fails(tmp_path: Path) -> None:
+    with serving(tmp_path, "--grace", "3600") as server:
+        with server.client() as client, server.client() as other:
+            running = client.post("/jobs", json=LONG).json()["id"]
+            begun(client, running)
+            waiting = client.post("/jobs", json=TASK).json()["id"]
+            last: list[str] = []
+
+            def listen() -> None:
+                with other.stream("GET", f"/jobs/{running}/events") as events:
+                    last.extend(line for line in events.iter_lines() if line.startswith("event: "))
+
+            listener = threading.Thread(target=listen)
+            listener.start()
+            server.process.send_signal(signal.SIGINT)
+            wait_for(lambda: client.get(f"/jobs/{waiting}").json()["status"] == "failed")
+            server.process.send_signal(signal.SIGINT)
+            listener.join(60)
+            assert last[-1] == "event: failed"
+        assert server.process.wait(60) == 0
 
 
 def test_workers_end_with_their_server(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import signal
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -15,10 +18,11 @@ import httpx
 import pytest
 
 from sdrt.serve.app import make_app
+from sdrt.serve.keys import new_key, read_keys
 from sdrt.serve.options import ServeOptions
 from sdrt.serve.served_model import ServedModel
 from tests.serve.core.running import Running, serving, wait_for
-from tests.serve.core.test_jobs import TASK, over
+from tests.serve.core.test_jobs import TASK, over, png
 
 LONG = TASK | {"num_inference_steps": 150}
 
@@ -55,8 +59,6 @@ def test_more_than_may_wait_get_429(small: Running) -> None:
     ],
 )
 def test_no_way_leads_to_more_pixels(small: Running, wrong: dict[str, Any], field: str) -> None:
-    from tests.serve.core.test_jobs import png
-
     wrong = {name: png("red", value) if name == "image" else value for name, value in wrong.items()}
     with small.client() as client:
         answer = client.post("/jobs", json=TASK | wrong)
@@ -65,6 +67,34 @@ def test_no_way_leads_to_more_pixels(small: Running, wrong: dict[str, Any], fiel
             said = over(client, said["id"])["error"]
         assert said["field"] == field, said
         assert "at most 16384" in said["detail"]
+
+
+def vast(side: int) -> str:
+    """The base64 of a PNG file that says that it has so many pixels a side, and has none."""
+    parts = ((b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), (b"IDAT", b"x"), (b"IEND", b""))
+    chunks = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts
+    ]
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)).decode()
+
+
+@pytest.mark.parametrize("name", ["image", "mask_image", "control_image", "ip_adapter_image"])
+def test_an_image_with_too_many_pixels_is_not_decoded(small: Running, name: str) -> None:
+    given = {"image": png("red", 64), "mask_image": png("white", 64)}
+    given |= {name: vast(9000) if name in given else [png("red", 64), vast(9000)]}
+    with small.client() as client:
+        answer = client.post("/jobs", json=TASK | given)
+        assert (answer.status_code, answer.json()["field"]) == (400, name)
+        assert "has 9000x9000 pixels: this server takes at most 16384" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("name", ["control_image", "ip_adapter_image"])
+def test_many_images_are_counted_before_they_are_decoded(small: Running, name: str) -> None:
+    with small.client() as client:
+        answer = client.post("/jobs", json=TASK | {name: [vast(64)] * 65})
+        assert (answer.status_code, answer.json()["field"]) == (400, name)
+        assert answer.json()["detail"] == f"{name} has 65 images: expected at most 64"
 
 
 def test_a_priority_goes_first(small: Running) -> None:
@@ -213,6 +243,21 @@ def test_the_log_has_no_prompt_and_no_key(keyed: tuple[Running, str, str]) -> No
     assert key not in log
 
 
+@pytest.mark.parametrize("ending", ["\r\n", "\n"])
+def test_a_file_of_keys_may_be_of_another_system(tmp_path: Path, ending: str) -> None:
+    key, line = new_key("phone")
+    path = tmp_path / "keys"
+    path.write_bytes(f"\ufeff{line}{ending}".encode())
+    assert read_keys(path).name_of(key) == "phone"
+
+
+def test_a_file_without_a_key_does_not_open_the_server(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("# none yet\n")
+    done = refused("--key-file", str(path))
+    assert (done.returncode, "has no keys" in done.stderr) == (2, True), done.stderr
+
+
 def refused(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "sdrt", "serve", *arguments], capture_output=True, text=True, timeout=120
@@ -223,6 +268,7 @@ def refused(*arguments: str) -> subprocess.CompletedProcess[str]:
     ("arguments", "code", "says"),
     [
         (("--host", "0.0.0.0"), 2, "there is no key"),
+        (("--host", "é" * 70, "--api-key", "k" * 16), 1, "cannot listen on"),
         (("--api-key", "short"), 2, "fewer than 16"),
         (("--key-file", "nosuch"), 1, "cannot be read"),
         (("-m", "a=shapes", "-m", "a=shapes"), 2, "two models are called 'a'"),

@@ -232,3 +232,14 @@ def test_images_that_are_all_flagged_are_blocked_as_openai_s_are() -> None:
 
 def test_nothing_is_left(server: Running) -> None:
     assert metric(server, "sdrt_jobs_running") == metric(server, "sdrt_jobs_waiting") == 0
+
+
+@pytest.mark.parametrize("charset", ["undefined", "utf-7"])
+def test_a_form_in_another_charset_is_refused(server: Running, charset: str) -> None:
+    """Python's codecs may fail, or make half of a surrogate pair, which no answer could repeat."""
+    body = b'--x\r\nContent-Disposition: form-data; name="+2AA-"\r\n\r\na\r\n--x--\r\n'
+    headers = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+    with server.client() as client:
+        answer = client.post("/v1/images/edits", content=body, headers=headers)
+    assert answer.status_code == 415, answer.text
+    assert "expected UTF-8" in answer.json()["error"]["message"]

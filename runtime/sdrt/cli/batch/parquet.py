@@ -38,7 +38,10 @@ def rows_of(name: str, settings: Sequence[Setting]) -> Iterator[dict[str, Any]]:
             for batch in table.iter_batches(_ROWS):
                 for row in batch.to_pylist():
                     yield {key: _value(key, one, whole) for key, one in row.items() if one is not None}
-    except (pa.ArrowException, OSError) as error:
+    except RequestError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        # ValueError is of texts that are not UTF-8, and OverflowError of times.
         reason = getattr(error, "strerror", None) or error
         raise RequestError(f"{name} cannot be read: {reason}", path=Path(name)) from error
 

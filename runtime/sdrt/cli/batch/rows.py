@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, BinaryIO
 from sdrt.batch.row import Row
 from sdrt.cli.generate.texts import Texts
 from sdrt.cli.generate.variations import Entry, entry_of, image_settings, is_object, object_of
+from sdrt.cli.process import standard_input
 from sdrt.common.seeds import seeds_from, settled_seed
 from sdrt.errors import RequestError
 from sdrt.prompts.wildcard_files import WildcardFiles
@@ -171,7 +171,7 @@ def _lines(name: str) -> Iterator[tuple[str | RequestError, str, Mapping[str, An
 @contextmanager
 def _opened(name: str) -> Iterator[BinaryIO]:
     if name == "-":
-        yield sys.stdin.buffer
+        yield standard_input()
         return
     try:
         with Path(name).open("rb") as stream:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdrt.cli.process import standard_input
 from sdrt.errors import RequestError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _listed(given: Any) -> Sequence[Any]:
 
 def read_stdin(option: str) -> bytes:
     """Read the image that `option` names. Raises `RequestError` if it is too large."""
-    content = sys.stdin.buffer.read(_MOST_BYTES + 1)
+    content = standard_input().read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
         raise RequestError.expected(
             f"{option} -: standard input has more than {_MOST_BYTES >> 20} MB",

@@ -6,7 +6,6 @@ import csv
 import difflib
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Any
 
 from sdrt.cli.generate.lines import NO_LINE, Line
 from sdrt.cli.generate.ranges import in_range
+from sdrt.cli.process import standard_input
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
 from sdrt.foreign.command import OPTIONS
@@ -155,7 +155,7 @@ def read_prompts_file(
 def _read(name: str, shown: str, facts: Mapping[str, Any]) -> str:
     try:
         if name == "-":
-            data = sys.stdin.buffer.read(_MAX_BYTES + 1)
+            data = standard_input().read(_MAX_BYTES + 1)
         else:
             with Path(name).open("rb") as stream:
                 data = stream.read(_MAX_BYTES + 1)
@@ -166,6 +166,8 @@ def _read(name: str, shown: str, facts: Mapping[str, Any]) -> str:
                 **facts,
             )
         return data.decode("utf-8-sig")
+    except RequestError:  # it is a ValueError too
+        raise
     except OSError as error:
         raise RequestError(
             f"{shown} cannot be read: {error.strerror or error}",

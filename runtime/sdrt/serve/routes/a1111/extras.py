@@ -16,9 +16,10 @@ from sdrt.images.metadata import ImageMetadata, read_metadata
 from sdrt.serve.asked import decoded
 from sdrt.serve.body import StrictRoute
 from sdrt.serve.errors import ServeError
+from sdrt.serve.image_sizes import check_size
 from sdrt.serve.make import encoded
 from sdrt.serve.routes.a1111.fields import Asked, Only, refuse_effects, unsupported
-from sdrt.serve.routes.a1111.pictures import check_size, fitted, picture
+from sdrt.serve.routes.a1111.pictures import errors_of, fitted, picture
 from sdrt.serve.routes.common import service_of
 from sdrt.serve.task import FileFormat
 
@@ -185,8 +186,6 @@ async def png_info(request: Request, body: PngInfo) -> dict[str, Any]:
 
 def _metadata(data: bytes, most_pixels: int) -> ImageMetadata:
     # A text may be in the pixels, which are then decoded.
-    check_size(data, "image", most_pixels)
-    try:
+    with errors_of("image"):
+        check_size(data, "image", most_pixels)
         return read_metadata(data)
-    except RequestError as error:
-        raise ServeError(400, str(error), field="image") from None

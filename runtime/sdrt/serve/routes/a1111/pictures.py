@@ -11,11 +11,12 @@ from sdrt.errors import RequestError
 from sdrt.images.decoding import Subject, opened
 from sdrt.images.reading import read_images
 from sdrt.serve.errors import ServeError
+from sdrt.serve.image_sizes import check_size
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["as_png", "check_size", "fitted", "is_resized", "picture", "prepared"]
+__all__ = ["as_png", "errors_of", "fitted", "is_resized", "picture", "prepared"]
 
 _STRETCH, _CROP, _FILL, _LATENT = range(4)
 _KEEP, _AROUND = 1, 0
@@ -33,8 +34,8 @@ def picture(data: bytes, field: str, most_pixels: int) -> Image.Image:
     """
     from PIL import Image
 
-    check_size(data, field, most_pixels)
-    with _errors_of(field):
+    with errors_of(field):
+        check_size(data, field, most_pixels)
         return Image.fromarray(read_images(field, data)[0])
 
 
@@ -42,8 +43,8 @@ def _mask(data: bytes, most_pixels: int, *, invert: bool) -> Image.Image:
     """Where to repaint, white: where the image is opaque if it has transparent parts, else where it is light."""
     from PIL import Image, ImageOps
 
-    check_size(data, _MASK, most_pixels)
-    with _errors_of(_MASK):
+    with errors_of(_MASK):
+        check_size(data, _MASK, most_pixels)
         mask = _opacity(data) or Image.fromarray(
             read_images(_MASK, data, ground=(0, 0, 0), gray=True)[0][..., 0]
         )
@@ -63,22 +64,9 @@ def _opacity(data: bytes) -> Image.Image | None:
     return alpha.point(lambda level: 255 if level > _OPAQUE else 0)
 
 
-def check_size(data: bytes, field: str, most_pixels: int) -> None:
-    """Check the size of the image in a file. It is known before the pixels are decoded.
-
-    Raises:
-        ServeError: it is no image, or has more than `most_pixels`.
-    """
-    with _errors_of(field), opened(data, Subject(name=field, argument=field), decodes=False) as image:
-        width, height = image.size
-    if width * height > most_pixels:
-        raise ServeError(
-            400, f"{field} has {width}x{height} pixels: this server takes at most {most_pixels}", field=field
-        )
-
-
 @contextmanager
-def _errors_of(field: str) -> Iterator[None]:
+def errors_of(field: str) -> Iterator[None]:
+    """Within this block, errors about an image are the server's answer."""
     try:
         yield
     except RequestError as error:

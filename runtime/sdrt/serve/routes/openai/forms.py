@@ -9,6 +9,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect
 
@@ -76,10 +77,14 @@ async def read_form(request: Request, *, takes: tuple[str, ...]) -> Form:
     Raises:
         ServeError: the body is no form, or a field is a file that should be a text, or the other way round.
     """
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind != b"multipart/form-data":
         raise ServeError(
             415, "the body is not a form: expected multipart/form-data", code="unsupported_media_type"
         )
+    # Starlette would decode texts with any codec of Python, some of which fail or make half characters.
+    if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
+        raise ServeError(415, "the form is not in UTF-8: expected UTF-8", code="unsupported_media_type")
     try:
         given = await request.form(
             max_files=MOST_IMAGES + 1, max_fields=_MOST_FIELDS, max_part_size=_MOST_TEXT
