@@ -22,6 +22,8 @@ from tests.serve.page.conftest import KEY
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+pytestmark = pytest.mark.full
+
 pytest.importorskip("playwright", reason="the page is not tested: playwright is not installed")
 
 

@@ -21,6 +21,8 @@ from tests.serve.page.browser import (
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+pytestmark = pytest.mark.full
+
 pytest.importorskip("playwright", reason="the page is not tested: playwright is not installed")
 
 _PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
