@@ -17,13 +17,12 @@ FEWEST_STEPS = 15
 """With fewer steps, each call counts."""
 
 _LONG = 35
-# By speed: the rule for long runs, of `_LONG` evaluations or more, and that for shorter ones. A cubic has four
-# coefficients, so a balanced run of few steps begins with five calls. With fewer calls, a polynomial of low degree goes
-# less astray.
+# By speed: the rule for long runs, of `_LONG` evaluations or more, and that for shorter ones. With fewer calls, a
+# polynomial of low degree goes less astray, and the first calls count for more.
 _RULES: Mapping[str, tuple[Rule, Rule]] = {
     "balanced": (
         Spectrum(warm_up=3, window=3, growth=0.25),
-        Spectrum(warm_up=5, window=2.5, growth=0.25),
+        Spectrum(warm_up=5, window=2.5, growth=0.25, degree=2),
     ),
     "fast": (
         Spectrum(warm_up=2, window=3, growth=0.5),
