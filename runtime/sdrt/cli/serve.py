@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdrt.cli import completers
-from sdrt.cli.echo import echo
+from sdrt.cli.echo import echo, echo_error
 from sdrt.cli.group import debug_option
 from sdrt.cli.provider_options import (
     MEMORY_OPTIONS,
@@ -232,7 +232,7 @@ def _serve(*, host: str, port: int | None, log_format: str, quiet: bool, **optio
     listening = bound_socket(host, wanted, others=port is None)
     own = listening.getsockname()[1]
     if own != wanted and wanted:
-        click.echo(f"port {wanted} is taken, so this server is on {own}", err=True)
+        echo_error(f"port {wanted} is taken, so this server is on {own}")
     from sdrt.serve.worker import WorkerProcess
 
     # Workers open the model while this process imports FastAPI, which takes as long.
@@ -240,7 +240,7 @@ def _serve(*, host: str, port: int | None, log_format: str, quiet: bool, **optio
     from sdrt.serve.server import serve
 
     shown = f"[{host}]" if ":" in host else host
-    serve(made, listening, processes, lambda: click.echo(f"http://{shown}:{own}  (Ctrl-C ends)", err=True))
+    serve(made, listening, processes, lambda: echo_error(f"http://{shown}:{own}  (Ctrl-C ends)"))
 
 
 def _options(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.common.file_kind import check_checkpoint_file
+from sdrt.common.messages import naming
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import IntegrityError, ModelError, ModelNotFoundError, RequestError
 from sdrt.model_folder.adapter_place import controlnet_place, ip_adapter_place
@@ -16,7 +17,7 @@ from sdrt.model_folder.embedded import DEFAULT_MODEL, embedded_path
 from sdrt.model_folder.exporter import load_exporter
 from sdrt.model_folder.folder import ModelFolder, exists, expand
 from sdrt.model_folder.index import check_checkpoint_index, known_family
-from sdrt.model_folder.model import Model
+from sdrt.model_folder.model import CONTROLNET, IP_ADAPTER, Model
 from sdrt.model_folder.source import Beside, Source
 
 __all__ = ["holds_torch_checkpoint", "open_again", "open_local", "refuse_revision", "resolve_model"]
@@ -223,8 +224,10 @@ def _prompted(model: Model, beside: Beside, *, in_memory: bool = True, **access:
             "export the checkpoint with sdrt export --ip-adapter",
             argument="ip_adapter",
         )
-    for one in beside.ip_adapter:
-        ip_adapter_place(one)  # a mistyped path is said before a missing exporter is
+    # A mistyped path is said before a missing exporter is.
+    with naming(IP_ADAPTER):
+        for one in beside.ip_adapter:
+            ip_adapter_place(one)
     return load_exporter("IP-Adapters beside a model folder").add_ip_adapters(
         model, beside.ip_adapter, beside.image_encoder, **access
     )
@@ -240,8 +243,9 @@ def _controlled(model: ModelFolder, beside: Beside, *, in_memory: bool, **access
             "export the checkpoint with sdrt export --controlnet",
             argument="controlnet",
         )
-    for one in beside.controlnet:
-        controlnet_place(one)
+    with naming(CONTROLNET):
+        for one in beside.controlnet:
+            controlnet_place(one)
     return load_exporter("ControlNets beside a model folder").add_controlnets(
         model, beside.controlnet, **access
     )

@@ -102,4 +102,4 @@ def serve(
     if failures:
         raise error_of(failures[0])
     if not server.started:
-        raise SdrtError("the server did not start: the log says why")
+        raise SdrtError.advised("the server did not start", "the log says why")

@@ -32,6 +32,6 @@ def bound_socket(host: str, port: int, *, others: bool) -> socket.socket:
             if getattr(error, "errno", None) == errno.EADDRINUSE:
                 continue
             reason = getattr(error, "strerror", None) or error
-            raise SdrtError(f"cannot listen on {host} port {number}: {reason}") from error
+            raise SdrtError(f"cannot listen on {host} port {number}: {reason}", argument="host") from error
         return made
     raise SdrtError.advised(f"port {port} of {host} is taken", "choose another with --port, or 0 for any")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from sdrt.cli.batch.progress import Rows
 from sdrt.cli.batch.rows import read_rows
 from sdrt.cli.checkpoint_options import BESIDE
 from sdrt.cli.echo import echo_json
+from sdrt.cli.generate.terminal import Terminal
 from sdrt.cli.spellings import naming_options
 from sdrt.common.control_groups import share_of_cpus
 from sdrt.common.extras import install_command, missing_modules
@@ -189,20 +189,16 @@ def _say_interrupted(batch: Any, report: Rows) -> None:
 
 
 def _tell(options: Options, summary: Summary) -> None:
-    import click
-
     index = Path(options.output, TABLE if summary.table else LINES)
     if options.as_json:
         counts = {name: getattr(summary, name) for name in ("rows", "there", "made", "failed")}
         echo_json({"index": str(index), **counts})
     else:
-        click.echo(os.fsencode(index))
-        if not options.quiet:
-            if not summary.table:
-                click.echo(f"no {TABLE}, which needs pyarrow: {install_command('batch')}", err=True)
-            click.echo(
-                f"{summary.made} made, {summary.there} there already, {summary.failed} failed", err=True
-            )
+        terminal = Terminal(quiet=options.quiet)
+        terminal.result(index)
+        if not summary.table:
+            terminal.notice(f"no {TABLE}, which needs pyarrow: {install_command('batch')}")
+        terminal.notice(f"{summary.made} made, {summary.there} there already, {summary.failed} failed")
     if summary.failed:
         raise SdrtError.advised(
             f"{summary.failed} of {summary.rows} rows failed",

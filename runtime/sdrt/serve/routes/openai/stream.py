@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -86,11 +85,10 @@ def _in_format(preview: bytes, file_format: FileFormat) -> bytes:
     """A preview, which is a PNG file, in the format that was asked for."""
     if file_format.suffix == ".png":
         return preview
-    from PIL import Image
-
+    from sdrt.images.decoding import Subject, opened
     from sdrt.serve.make import encoded
 
-    with Image.open(io.BytesIO(preview), formats=["PNG"]) as image:
+    with opened(preview, Subject(name="preview", argument="preview")) as image:
         return encoded(image, file_format)
 
 
