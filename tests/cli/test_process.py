@@ -188,8 +188,8 @@ def test_a_signal_that_is_sent_twice(model: str, folder: Path, gap: float, sent:
                 process.send_signal(sent)
                 time.sleep(gap)
             _, errors = process.communicate(timeout=60)
-        # Python itself may not have begun to handle signals, or this command, on a busy machine for half a second. And if
-        # the first one interrupts an exec(), Python ends by SIGINT in the end, which shells call 130 too.
+        # Python itself may not have begun to handle signals, or this command: for half a second on a busy machine. And
+        # if the first one interrupts an exec(), Python ends by SIGINT in the end, which shells call 130 too.
         early = delay < 0.5 and process.returncode in (-sent, 1)
         interrupted = sent == signal.SIGINT and process.returncode == -sent and "error: interrupted" in errors
         assert early or interrupted or process.returncode == 128 + sent, errors
