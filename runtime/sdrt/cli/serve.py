@@ -233,14 +233,14 @@ def _serve(*, host: str, port: int | None, log_format: str, quiet: bool, **optio
     own = listening.getsockname()[1]
     if own != wanted and wanted:
         echo_error(f"port {wanted} is taken, so this server is on {own}")
-    from sdrt.serve.worker import WorkerProcess
-
-    # Workers open the model while this process imports FastAPI, which takes as long.
-    processes = [WorkerProcess(setup) for setup in made.setups()]
-    from sdrt.serve.server import serve
+    from sdrt.serve.worker import LocalWorkers
 
     shown = f"[{host}]" if ":" in host else host
-    serve(made, listening, processes, lambda: echo_error(f"http://{shown}:{own}  (Ctrl-C ends)"))
+    # Workers open the model while this process imports FastAPI, which takes as long.
+    with LocalWorkers(made.setups()) as workers:
+        from sdrt.serve.server import serve
+
+        serve(made, listening, workers, lambda: echo_error(f"http://{shown}:{own}  (Ctrl-C ends)"))
 
 
 def _options(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 from sdrt.serve.batch_sizes import BatchSizes
 from sdrt.serve.job import Job
 from sdrt.serve.job_queue import JobQueue
 from sdrt.serve.task import Failure
-from sdrt.serve.worker import Worker, WorkerProcess
-from sdrt.serve.worker_process import Cancelled, Done, Failed, Ready, Stepped, WorkerSetup
+from sdrt.serve.worker_process import Cancelled, Done, Failed, Lost, Ready, Stepped
+from sdrt.serve.workers import Worker, Workers
 
 __all__ = ["Dispatcher"]
 
@@ -30,15 +29,15 @@ class Slot:
     """A place for a worker, and the jobs that it makes now.
 
     Attributes:
-        process: the first process, if it was started early.
-        worker: the worker. None before the first start.
+        place: its number.
+        worker: the worker. None before the first start, and when no more are started.
         jobs: the jobs of its run.
         number: the number of its run.
         is_ready: whether it takes runs.
     """
 
-    def __init__(self, setup: WorkerSetup, process: WorkerProcess | None) -> None:
-        self.setup, self.process = setup, process
+    def __init__(self, place: int) -> None:
+        self.place = place
         self.worker: Worker | None = None
         self.jobs: list[Job] = []
         self.number = 0
@@ -57,8 +56,7 @@ class Dispatcher:
 
     Args:
         queue: the jobs that wait.
-        setups: for each worker, what it needs to know.
-        processes: the first process of each, if they were started early.
+        workers: the workers.
         max_batch: how many jobs may share a run, where that is faster.
         timeout: seconds that a run may take. None for any time.
     """
@@ -66,15 +64,13 @@ class Dispatcher:
     def __init__(
         self,
         queue: JobQueue,
-        setups: Sequence[WorkerSetup],
+        workers: Workers,
         *,
-        processes: Sequence[WorkerProcess] = (),
         max_batch: int = 1,
         timeout: float | None = None,
     ) -> None:
-        early: Sequence[WorkerProcess | None] = processes or [None] * len(setups)
-        self.queue = queue
-        self.slots = [Slot(setup, process) for setup, process in zip(setups, early, strict=True)]
+        self.queue, self._workers = queue, workers
+        self.slots = [Slot(place) for place in range(workers.places)]
         self._sizes, self._timeout = BatchSizes(max_batch), timeout
         self._lost = asyncio.Event()
         self._timers: dict[Job, asyncio.TimerHandle] = {}
@@ -100,6 +96,13 @@ class Dispatcher:
     def is_ready(self) -> bool:
         """Whether a worker takes runs."""
         return any(slot.is_ready for slot in self.slots) and not self._is_stopping
+
+    @property
+    def open_models(self) -> list[tuple[str, ...]]:
+        """For each worker that runs, the models that it has open."""
+        if (running := self._workers.running) is not None:
+            return list(running)
+        return [slot.worker.open_models for slot in self.slots if slot.worker is not None and slot.is_ready]
 
     @property
     def running(self) -> list[Job]:
@@ -194,13 +197,14 @@ class Dispatcher:
     def _end_if_stuck(self, slot: Slot, worker: Worker | None, number: int) -> None:
         """End a worker that still does a run which it was to stop. Another one takes its place."""
         if worker is not None and slot.worker is worker and slot.number == number and slot.jobs:
-            log.error("worker %s does not stop a run, and is ended", worker.pid)
+            log.error("%s does not stop a run, and is ended", worker.name)
             worker.kill()
 
     def _start(self, slot: Slot) -> None:
         slot.is_ready, slot.jobs = False, []
-        process, slot.process = slot.process or WorkerProcess(slot.setup), None
-        slot.worker = Worker(process, lambda worker, message: self._heard(slot, worker, message))
+        slot.worker = self._workers.start(
+            slot.place, lambda worker, message: self._heard(slot, worker, message)
+        )
 
     def _heard(self, slot: Slot, worker: Worker, message: Any) -> None:
         if worker is not slot.worker:
@@ -209,6 +213,8 @@ class Dispatcher:
             self._died(slot, worker)
         elif isinstance(message, Ready):
             self._is_up(slot, worker, message)
+        elif isinstance(message, Lost):
+            self._lose(message.failure)
         elif message.number == slot.number:
             self._answered(slot, worker, message)
 
@@ -218,8 +224,7 @@ class Dispatcher:
             return
         slot.deaths = 0
         slot.is_ready, slot.provider = True, message.provider
-        first = slot.setup.first
-        worker.open_models = () if first is None else (first,)
+        worker.open_models = message.open_models
         self.wake()
 
     def _could_not_open(self, slot: Slot, worker: Worker, failure: Failure) -> None:
@@ -229,7 +234,7 @@ class Dispatcher:
         if slot.provider is None:
             slot.deaths = _MOST_DEATHS  # the server ends, and says why
         else:
-            log.error("worker %s cannot open %s: %s", worker.pid, slot.setup.first, failure.message)
+            log.error("%s cannot open its first model: %s", worker.name, failure.message)
 
     def _answered(self, slot: Slot, worker: Worker, message: Any) -> None:
         if isinstance(message, Stepped):
@@ -286,7 +291,7 @@ class Dispatcher:
             return
         self.worker_restarts += 1
         if slot.deaths < _MOST_DEATHS:
-            log.error("worker %s ended with code %s", worker.pid, worker.process.exitcode)
+            log.error("%s %s", worker.name, worker.end)
         slot.deaths += 1
         if slot.deaths < _MOST_DEATHS:
             self._start(slot)
@@ -308,11 +313,21 @@ class Dispatcher:
         message = f"workers end as soon as they start ({_MOST_DEATHS} in a row)"
         self.failure = self.failure or Failure(kind="WorkerError", message=message)
         if self.is_lost:
-            while (job := self.queue.take()) is not None:
-                job.fail(self.failure)
-            self._lost.set()
+            self._lose(self.failure)
         else:
             log.error("a worker is given up, and others go on: %s", self.failure.message)
+
+    def _lose(self, failure: Failure) -> None:
+        """There are no workers any more: tell all who wait for one."""
+        self.failure = failure
+        for job in self.running:
+            self._stop_timer(job)
+            job.fail(failure)
+        while (waiting := self.queue.take()) is not None:
+            waiting.fail(failure)
+        for slot in self.slots:
+            slot.worker, slot.is_ready = None, False
+        self._lost.set()
 
 
 def _stopping() -> Failure:

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from sdrt.serve.job import Job
 from sdrt.serve.job_queue import JobQueue, QueueFullError
 from sdrt.serve.options import ServeOptions
 from sdrt.serve.task import ImageTask
-from sdrt.serve.worker import WorkerProcess
+from sdrt.serve.worker import LocalWorkers
+from sdrt.serve.workers import Workers
 
 __all__ = ["Counts", "Service"]
 
@@ -46,13 +47,12 @@ class Counts:
 class Service:
     """Accepts tasks and keeps their results for a while. All methods belong to the thread of the event loop."""
 
-    def __init__(self, options: ServeOptions, processes: Sequence[WorkerProcess] = ()) -> None:
+    def __init__(self, options: ServeOptions, workers: Workers | None = None) -> None:
         self.options, self.limits = options, options.limits
         self.queue = JobQueue(options.limits.queue, options.keys.names)
         self.dispatcher = Dispatcher(
             self.queue,
-            options.setups(),
-            processes=processes,
+            workers or LocalWorkers(options.setups()),
             max_batch=options.max_batch,
             timeout=options.limits.timeout,
         )
@@ -150,7 +150,7 @@ class Service:
 
     def _retry_after(self) -> int:
         """Seconds until a worker probably takes the next job."""
-        workers = max(1, len(self.dispatcher.slots))
+        workers = max(1, len(self.dispatcher.open_models))
         return max(1, min(600, round(self._seconds_per_job / workers)))
 
     def _forget_old(self) -> None:

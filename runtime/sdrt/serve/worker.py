@@ -5,17 +5,53 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
 
 from sdrt.serve.task import ImageTask
 from sdrt.serve.worker_process import Cancel, Run, Stop, WorkerSetup, main
+from sdrt.serve.workers import Heard
 
-__all__ = ["Worker", "WorkerProcess"]
+__all__ = ["LocalWorker", "LocalWorkers", "WorkerProcess"]
 
 _CONTEXT = multiprocessing.get_context("spawn")
+
+
+class LocalWorkers:
+    """Processes of this machine. When entered, they begin to open their first models.
+
+    Args:
+        setups: for each worker, what it needs to know.
+    """
+
+    def __init__(self, setups: Sequence[WorkerSetup]) -> None:
+        self._setups = setups
+        self._early: dict[int, WorkerProcess] = {}
+
+    def __enter__(self) -> LocalWorkers:
+        self._early = {place: WorkerProcess(setup) for place, setup in enumerate(self._setups)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Those that a server took end with it.
+        while self._early:
+            self._early.popitem()[1].process.kill()
+
+    @property
+    def places(self) -> int:
+        """See `Workers`."""
+        return len(self._setups)
+
+    @property
+    def running(self) -> None:
+        """See `Workers`: one for each place."""
+
+    def start(self, place: int, heard: Heard) -> LocalWorker:
+        """See `Workers`."""
+        early = self._early.pop(place) if place in self._early else None
+        return LocalWorker(early or WorkerProcess(self._setups[place]), heard)
 
 
 class WorkerProcess:
@@ -31,7 +67,7 @@ class WorkerProcess:
         theirs.close()
 
 
-class Worker:
+class LocalWorker:
     """The event loop's side of a process that makes images. All methods belong to the thread of the event loop.
 
     Args:
@@ -39,7 +75,7 @@ class Worker:
         heard: called in the event loop with the worker and each message from it, and with None when it has ended.
     """
 
-    def __init__(self, started: WorkerProcess, heard: Callable[[Worker, Any], object]) -> None:
+    def __init__(self, started: WorkerProcess, heard: Heard) -> None:
         self._heard, self._loop = heard, asyncio.get_running_loop()
         self._connection, self.process = started.connection, started.process
         self.number = 0
@@ -49,9 +85,19 @@ class Worker:
             threading.Thread(target=task, name="sdrt-worker", daemon=True).start()
 
     @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return f"worker {self.process.pid}"
+
+    @property
     def pid(self) -> int | None:
         """The id of the process."""
         return self.process.pid
+
+    @property
+    def end(self) -> str:
+        """How it ended."""
+        return f"ended with code {self.process.exitcode}"
 
     def run(self, tasks: Sequence[ImageTask]) -> int:
         """Send a run, and return its number. If the process has just ended, `heard` says so."""
