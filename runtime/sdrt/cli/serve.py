@@ -11,12 +11,14 @@ import click
 from sdrt.cli import completers
 from sdrt.cli.echo import echo, echo_error
 from sdrt.cli.group import debug_option
+from sdrt.cli.param_types import Memory
 from sdrt.cli.provider_options import (
     MEMORY_OPTIONS,
     allow_fallback_option,
     provider_options_option,
     tune_option,
 )
+from sdrt.cli.ray_options import check_ray, ray_setup, serve_ray_options
 from sdrt.cli.settings import CONTEXT
 from sdrt.common.extras import install_command, missing_modules
 from sdrt.errors import ProviderError, RequestError
@@ -26,30 +28,11 @@ if TYPE_CHECKING:
     from sdrt.serve.keys import Keys
     from sdrt.serve.options import ServeOptions
     from sdrt.serve.served_model import ServedModel
+    from sdrt.serve.workers import Workers
 
 __all__ = ["serve"]
 
 _DEFAULT_HOST = "127.0.0.1"
-
-
-class Memory(click.ParamType):  # type: ignore[type-arg]  # only its stubs are generic
-    """An amount of memory, such as 6GB or 800MB."""
-
-    name = "memory"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Raises click's own error for another text."""
-        if isinstance(value, int):
-            return value
-        text = value.strip().upper().removesuffix("B")
-        unit = {"K": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:], 1)
-        try:
-            amount = float(text if unit == 1 else text[:-1]) * unit
-            if not 0 < amount < 2**60:
-                raise ValueError
-        except ValueError:
-            self.fail(f"{value!r} is not an amount of memory such as 6GB", param, ctx)
-        return int(amount)
 
 
 @click.command(context_settings=CONTEXT)
@@ -83,16 +66,15 @@ class Memory(click.ParamType):  # type: ignore[type-arg]  # only its stubs are g
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
-    default=1,
-    show_default=True,
     help="Processes that make images, for each provider. On the CPU they share its cores, and the weights of a tuned "
-    "model.",
+    "model.  [default: 1]",
 )
 @click.option(
     "--threads",
     type=click.IntRange(1),
     help="CPU threads of each worker.  [default: the cores, divided among the workers]",
 )
+@serve_ray_options
 @provider_options_option
 @allow_fallback_option
 @MEMORY_OPTIONS[0]
@@ -203,6 +185,7 @@ def serve(new_key: str | None, **options: Any) -> None:
             f"sdrt serve needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
             install_command("serve"),
         )
+    check_ray("sdrt serve", options, ("ray", "grpc"), refused=("workers", "max_memory"))
     _serve(**options)
 
 
@@ -219,6 +202,10 @@ def _serve(*, host: str, port: int | None, log_format: str, quiet: bool, **optio
     from sdrt.serve.options import DEFAULT_PORT, is_loopback
 
     made = _options(**options)
+    if options["ray"] is not None and len(made.providers) > 1:
+        raise RequestError.expected(
+            "provider is given several times", "one with --ray, which all workers have", argument="provider"
+        )
     if not made.keys and not is_loopback(host):
         raise RequestError(
             f"host is {host}, which other machines reach, and there is no key: set SDRT_API_KEY or give --key-file "
@@ -233,21 +220,29 @@ def _serve(*, host: str, port: int | None, log_format: str, quiet: bool, **optio
     own = listening.getsockname()[1]
     if own != wanted and wanted:
         echo_error(f"port {wanted} is taken, so this server is on {own}")
-    from sdrt.serve.worker import LocalWorkers
-
     shown = f"[{host}]" if ":" in host else host
     # Workers open the model while this process imports FastAPI, which takes as long.
-    with LocalWorkers(made.setups()) as workers:
+    with _workers(made, options, own) as workers:
         from sdrt.serve.server import serve
 
         serve(made, listening, workers, lambda: echo_error(f"http://{shown}:{own}  (Ctrl-C ends)"))
+
+
+def _workers(made: ServeOptions, given: Mapping[str, Any], port: int) -> Workers:
+    if given["ray"] is None:
+        from sdrt.serve.worker import LocalWorkers
+
+        return LocalWorkers(made.setups())
+    from sdrt.serve.on_ray.workers import RayWorkers
+
+    return RayWorkers(ray_setup(made, given, port))
 
 
 def _options(
     *,
     models: Sequence[str],
     providers: Sequence[str],
-    workers: int,
+    workers: int | None,
     threads: int | None,
     provider_options: Mapping[str, Any],
     allow_fallback: bool,
@@ -262,18 +257,22 @@ def _options(
     lora_dir: Path | None,
     max_batch: int,
     max_memory: int | None,
-    **limits: Any,
+    **others: Any,
 ) -> ServeOptions:
     from sdrt.common.control_groups import share_of_cpus
     from sdrt.serve.options import Limits, ServeOptions
 
-    each = [provider for provider in providers or ("auto",) for _ in range(workers)]
+    each = [provider for provider in providers or ("auto",) for _ in range(workers or 1)]
+    is_elsewhere = others["ray"] is not None
+    threads = threads or (
+        max(1, int(others["cpus_per_worker"] or 1)) if is_elsewhere else share_of_cpus(len(each))
+    )
     return ServeOptions(
         models=_models(models),
         providers=each,
         loading={
             "provider_options": dict(provider_options) or None,
-            "threads": threads or share_of_cpus(len(each)),
+            "threads": threads,
             "allow_fallback": allow_fallback,
             "vae_tiling": vae_tiling,
             "low_vram": low_vram,
@@ -287,12 +286,12 @@ def _options(
         max_batch=max_batch,
         max_memory=max_memory,
         limits=Limits(
-            queue=limits["max_queue"],
-            steps=limits["max_steps"],
-            images=limits["max_images"],
-            pixels=limits["max_pixels"],
-            timeout=limits["timeout"],
-            grace=limits["grace"],
+            queue=others["max_queue"],
+            steps=others["max_steps"],
+            images=others["max_images"],
+            pixels=others["max_pixels"],
+            timeout=others["timeout"],
+            grace=others["grace"],
         ),
     )
 

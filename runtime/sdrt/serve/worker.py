@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing
-import threading
 from collections.abc import Sequence
-from contextlib import suppress
-from queue import SimpleQueue
-from typing import Any
 
+from sdrt.serve.link import Link
 from sdrt.serve.task import ImageTask
 from sdrt.serve.worker_process import Cancel, Run, Stop, WorkerSetup, main
 from sdrt.serve.workers import Heard
@@ -76,13 +72,10 @@ class LocalWorker:
     """
 
     def __init__(self, started: WorkerProcess, heard: Heard) -> None:
-        self._heard, self._loop = heard, asyncio.get_running_loop()
-        self._connection, self.process = started.connection, started.process
+        self.process = started.process
         self.number = 0
         self.open_models: tuple[str, ...] = ()
-        self._messages: SimpleQueue[Any] = SimpleQueue()
-        for task in (self._listen, self._speak):
-            threading.Thread(target=task, name="sdrt-worker", daemon=True).start()
+        self._link = Link(started.connection, started.process, lambda message: heard(self, message))
 
     @property
     def name(self) -> str:
@@ -102,35 +95,17 @@ class LocalWorker:
     def run(self, tasks: Sequence[ImageTask]) -> int:
         """Send a run, and return its number. If the process has just ended, `heard` says so."""
         self.number += 1
-        self._messages.put(Run(self.number, tasks))
+        self._link.send(Run(self.number, tasks))
         return self.number
 
     def cancel(self) -> None:
         """Stop the newest run."""
-        self._messages.put(Cancel(self.number))
+        self._link.send(Cancel(self.number))
 
     def stop(self) -> None:
         """Let the process end after its run."""
-        self._messages.put(Stop())
+        self._link.send(Stop())
 
     def kill(self) -> None:
         """End the process now."""
         self.process.kill()
-
-    def _speak(self) -> None:
-        """Send the messages. A pipe to a process that hangs is soon full, and the event loop must not wait for it."""
-        with suppress(OSError):
-            while (message := self._messages.get()) is not None:
-                self._connection.send(message)
-
-    def _listen(self) -> None:
-        with suppress(EOFError, OSError):
-            while True:
-                self._tell(self._connection.recv())
-        self._messages.put(None)
-        self.process.join()
-        self._tell(None)
-
-    def _tell(self, message: Any) -> None:
-        with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._heard, self, message)
