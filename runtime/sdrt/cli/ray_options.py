@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_ray",
+    "check_workers",
     "cpus_per_worker_option",
     "gpus_per_worker_option",
     "ray_setup",
@@ -107,28 +108,39 @@ def check_ray(
         )
 
 
-def ray_setup(options: ServeOptions, given: Mapping[str, Any], port: int) -> RaySetup:
-    """What the deployment of `sdrt serve --ray` needs to know.
+def check_workers(given: Mapping[str, Any]) -> None:
+    """Check the options of `sdrt serve --ray` together.
 
     Raises:
-        RequestError: there would be fewer workers at most than at least.
+        RequestError: there would be fewer workers at most than at least, or they would differ.
     """
+    least, most = _least_and_most(given)
+    if least > most:
+        raise RequestError.expected(
+            f"min_workers is {least}", f"at most max_workers, which is {most}", argument="min_workers"
+        )
+    if len(given["providers"]) > 1:
+        raise RequestError.expected(
+            "provider is given several times", "one with --ray, which all workers have", argument="provider"
+        )
+
+
+def ray_setup(options: ServeOptions, given: Mapping[str, Any], port: int) -> RaySetup:
+    """What the deployment of `sdrt serve --ray` needs to know."""
     import socket
 
     from sdrt.serve.on_ray.cluster import Cluster
     from sdrt.serve.on_ray.replica import RaySetup
     from sdrt.serve.on_ray.workers import new_log
 
-    cpus = given["cpus_per_worker"] or 1.0
-    least = 1 if given["min_workers"] is None else given["min_workers"]
-    most = given["max_workers"] or max(least, _usual_most(given["ray"], cpus))
-    if least > most:
-        raise RequestError.expected(
-            f"min_workers is {least}", f"at most max_workers, which is {most}", argument="min_workers"
-        )
+    least, most = _least_and_most(given)
     return RaySetup(
         cluster=Cluster(
-            address=given["ray"], workers=most, cpus=cpus, gpus=given["gpus_per_worker"] or 0.0, log=new_log()
+            address=given["ray"],
+            workers=most,
+            cpus=given["cpus_per_worker"] or 1.0,
+            gpus=given["gpus_per_worker"] or 0.0,
+            log=new_log(),
         ),
         worker=options.setups()[0],
         # So a server that starts again takes over what one left behind that was killed.
@@ -137,6 +149,13 @@ def ray_setup(options: ServeOptions, given: Mapping[str, Any], port: int) -> Ray
         models=given["models_per_worker"] or 3,
         longest=options.limits.timeout or 3600.0,
     )
+
+
+def _least_and_most(given: Mapping[str, Any]) -> tuple[int, int]:
+    """The fewest and the most workers."""
+    least = 1 if given["min_workers"] is None else given["min_workers"]
+    usual = _usual_most(given["ray"], given["cpus_per_worker"] or 1.0)
+    return least, given["max_workers"] or max(least, usual)
 
 
 def _usual_most(address: str, cpus: float) -> int:

@@ -18,7 +18,7 @@ from sdrt.cli.provider_options import (
     provider_options_option,
     tune_option,
 )
-from sdrt.cli.ray_options import check_ray, ray_setup, serve_ray_options
+from sdrt.cli.ray_options import check_ray, check_workers, ray_setup, serve_ray_options
 from sdrt.cli.settings import CONTEXT
 from sdrt.common.extras import install_command, missing_modules
 from sdrt.errors import ProviderError, RequestError
@@ -186,6 +186,8 @@ def serve(new_key: str | None, **options: Any) -> None:
             install_command("serve"),
         )
     check_ray("sdrt serve", options, ("ray", "grpc"), refused=("workers", "max_memory"))
+    if options["ray"] is not None:
+        check_workers(options)
     _serve(**options)
 
 
@@ -202,10 +204,6 @@ def _serve(*, host: str, port: int | None, log_format: str, quiet: bool, **optio
     from sdrt.serve.options import DEFAULT_PORT, is_loopback
 
     made = _options(**options)
-    if options["ray"] is not None and len(made.providers) > 1:
-        raise RequestError.expected(
-            "provider is given several times", "one with --ray, which all workers have", argument="provider"
-        )
     if not made.keys and not is_loopback(host):
         raise RequestError(
             f"host is {host}, which other machines reach, and there is no key: set SDRT_API_KEY or give --key-file "

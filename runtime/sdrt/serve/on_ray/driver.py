@@ -34,6 +34,8 @@ _DELAYS = {
 }
 """When Ray starts and ends replicas. Its own values take half a minute to start one."""
 
+_ending = threading.Lock()
+
 
 # From the driver. It gets the messages of a worker, and passes those of replicas on.
 
@@ -95,11 +97,14 @@ def _read(connection: Connection, messages: queue.SimpleQueue[Any], setup: RaySe
 
 
 def _end(setup: RaySetup) -> None:
-    """Remove the application, and let go of the cluster."""
-    if (serve := sys.modules.get("ray.serve")) is not None:
-        with suppress(Exception):  # it is gone already
-            serve.delete(setup.app, _blocking=False)
-    disconnect()
+    """Remove the application, and let go of the cluster. Two threads may come here, of which one does it."""
+    with _ending:
+        ray, serve = sys.modules.get("ray"), sys.modules.get("ray.serve")
+        # Without a connection, Ray would look for a cluster, and may find another one.
+        if ray is not None and serve is not None and ray.is_initialized():
+            with suppress(Exception):  # it is gone already
+                serve.delete(setup.app, _blocking=False)
+        disconnect()
 
 
 def _deployed(setup: RaySetup) -> Any:

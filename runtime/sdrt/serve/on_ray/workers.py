@@ -52,6 +52,7 @@ class RayWorkers:
         # The models of each replica that answered, that which answered last at the end.
         self._models: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._replicas = 0
+        self._is_lost = self._names_log = False
 
     def __enter__(self) -> RayWorkers:
         self._connection, theirs = _CONTEXT.Pipe()
@@ -69,7 +70,7 @@ class RayWorkers:
         finally:
             self._process.kill()
             self._process.join()
-        if self._process.exitcode == 0:
+        if not self._names_log:
             Path(self._setup.cluster.log).unlink(missing_ok=True)
 
     def _stop(self) -> None:
@@ -112,7 +113,7 @@ class RayWorkers:
 
     def _heard(self, message: Any) -> None:
         if message is None:
-            self._tell_all(Lost(self._gone()))
+            self._lose(self._gone())
         elif isinstance(message, Connected):
             self._stop_timer()
         elif isinstance(message, Ready):
@@ -120,7 +121,7 @@ class RayWorkers:
         elif isinstance(message, Running):
             self._replicas = message.replicas
         elif isinstance(message, Lost):
-            self._tell_all(message)
+            self._lose(message.failure)
         elif isinstance(message, Answered):
             self._answered(message)
         else:
@@ -163,7 +164,14 @@ class RayWorkers:
     def _give_up(self) -> None:
         address, log = self._setup.cluster.address, self._setup.cluster.log
         said = f"the cluster {address} does not answer: check the address, and its token in RAY_AUTH_TOKEN"
-        self._tell_all(Lost(Failure(kind="ClusterError", message=f"{said}; {log} says more")))
+        self._lose(Failure(kind="ClusterError", message=f"{said}; {log} says more"))
+
+    def _lose(self, failure: Failure) -> None:
+        """Tell the server of the end. What it is told first counts."""
+        if not self._is_lost:
+            self._is_lost = True
+            self._names_log = self._setup.cluster.log in failure.message
+            self._tell_all(Lost(failure))
 
     def _gone(self) -> Failure:
         """Why the driver has ended by itself."""
