@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.batch.cluster import Cluster, variables
@@ -43,26 +44,33 @@ def applications(cluster: Cluster) -> str:
     ).stdout.strip()
 
 
-def on(cluster: Cluster, folder: Path) -> AbstractContextManager[Running]:
-    return serving(folder, "--ray", cluster.address, "--max-workers", "2", **cluster.environment)
+def on(cluster: Cluster, folder: Path, *words: str) -> AbstractContextManager[Running]:
+    return serving(folder, "--ray", cluster.address, "--max-workers", "2", *words, **cluster.environment)
 
 
 def submit(client: httpx.Client, count: int) -> list[str]:
     return [client.post("/jobs", json=LONG | {"seed": seed}).json()["id"] for seed in range(count)]
 
 
-def ready(client: httpx.Client) -> float:
+def number(client: httpx.Client, name: str) -> float:
     lines = client.get("/metrics").text.splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith("sdrt_workers_ready "))
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
+def running(client: httpx.Client) -> list[str]:
+    """The jobs of which a worker has made a step, and not the last."""
+    jobs = client.get("/jobs").json()["jobs"]
+    return [one["id"] for one in jobs if one["status"] == "running" and one["step"]]
 
 
 def test_workers_are_added_and_a_node_may_be_lost(cluster: Cluster, tmp_path: Path) -> None:
     with on(cluster, tmp_path) as server, server.client() as client:
-        assert ready(client) == 1
+        assert number(client, "sdrt_workers_ready") == 1
         jobs = submit(client, 4)
-        wait_for(lambda: ready(client) == 2)
+        wait_for(lambda: len(running(client)) == 2 and number(client, "sdrt_workers_ready") == 2)
         cluster.say("kill 1")
         assert [over(client, job)["status"] for job in jobs] == ["done"] * 4
+        assert number(client, "sdrt_worker_restarts_total") == 1
         assert client.get("/readyz").status_code == 200
 
 
@@ -98,6 +106,25 @@ def test_a_server_that_ends_leaves_no_application(cluster: Cluster, tmp_path: Pa
         assert server.process.wait(60) == (0 if how == "terminated" else -9)
     wait_for(lambda: not cluster.workers("ray::ServeReplica"))
     assert applications(cluster) == "[]"
+
+
+def test_a_server_takes_over_what_another_left_behind(cluster: Cluster, tmp_path: Path) -> None:
+    with on(cluster, tmp_path) as server:
+        (driver,) = (one for one in psutil.Process(server.process.pid).children() if is_driver(one))
+        driver.kill()
+        assert server.process.wait(60) == 1
+        assert "is gone" in server.log.read_text().splitlines()[-1]
+    left = applications(cluster)
+    assert "sdrt-" in left
+    with on(cluster, tmp_path, "--port", server.url.rpartition(":")[2]) as again, again.client() as client:
+        assert applications(cluster) == left
+        job = client.post("/jobs", json=TASK).json()["id"]
+        assert over(client, job)["status"] == "done"
+    assert applications(cluster) == "[]"
+
+
+def is_driver(process: psutil.Process) -> bool:
+    return any("spawn_main" in word for word in process.cmdline())
 
 
 def test_a_cluster_that_is_not_there(tmp_path: Path) -> None:
