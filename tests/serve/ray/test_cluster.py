@@ -100,8 +100,11 @@ def listen(server: Running, job: str, last: dict[str, tuple[str, str]]) -> None:
 
 @pytest.mark.parametrize("how", ["terminated", "killed"])
 def test_a_server_that_ends_leaves_no_application(cluster: Cluster, tmp_path: Path, how: str) -> None:
-    with on(cluster, tmp_path) as server:
+    with on(cluster, tmp_path, "--grace", "0") as server:
         assert "sdrt-" in applications(cluster)
+        with server.client() as client:  # minutes, if nobody stopped it
+            client.post("/jobs", json=LONG | {"num_images_per_prompt": 16})
+            wait_for(lambda: running(client))
         (server.process.terminate if how == "terminated" else server.process.kill)()
         assert server.process.wait(60) == (0 if how == "terminated" else -9)
     wait_for(lambda: not cluster.workers("ray::ServeReplica"))

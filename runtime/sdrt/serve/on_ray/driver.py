@@ -8,6 +8,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ __all__ = ["Connected", "Ended", "Running", "main"]
 
 _MOST_ATTEMPTS = 3
 """How often the first model is opened whose replica ends."""
+_GRACE = 3.0
+"""Seconds in which runs are cancelled when the server ends."""
 _INTERVAL = 1.0
 """Seconds after which the replicas are counted."""
 _DELAYS = {
@@ -73,12 +76,14 @@ def main(connection: Connection, setup: RaySetup) -> None:
         _ignore_signals()  # Ray has handlers of its own
         connection.send(Connected())
         asyncio.run(_Driver(connection.send, messages, setup, _deployed(setup)).work())
+        code = 0
     except Exception as error:  # told, because this process is about to end
         remedy = "start the server again when it is mended, or with --ray local for a cluster of this machine"
         with suppress(OSError):
             connection.send(Lost(told(error, setup.cluster, remedy)))
+        code = 1
     _end(setup)
-    os._exit(1)
+    os._exit(code)
 
 
 def _ignore_signals() -> None:
@@ -88,10 +93,12 @@ def _ignore_signals() -> None:
 
 
 def _read(connection: Connection, messages: queue.SimpleQueue[Any], setup: RaySetup) -> None:
-    """Receive messages. `Stop` ends the process at once, and so does a server that is gone."""
+    """Receive messages. `Stop` ends the process, and so does a server that is gone."""
     with suppress(EOFError, OSError):
         while not isinstance(message := connection.recv(), Stop):
             messages.put(message)
+    messages.put(Stop())
+    time.sleep(_GRACE)  # the other thread ends the process, unless it waits for the cluster
     _end(setup)
     os._exit(0)
 
@@ -151,12 +158,14 @@ class _Driver:
         self._send(ready)
         self._go_on(self._count())
         loop = asyncio.get_running_loop()
-        while True:
-            message = await loop.run_in_executor(None, self._messages.get)
+        while not isinstance(message := await loop.run_in_executor(None, self._messages.get), Stop):
             if isinstance(message, Run):
                 self._begin(message)
             elif isinstance(message, Cancel) and message.number in self._streams:
                 self._streams[message.number].cancel()
+        # Replicas go on with their runs otherwise, although nobody hears of them.
+        for stream in self._streams.values():
+            stream.cancel()
 
     async def _opened(self) -> Ready:
         """Open the first model on a replica."""
