@@ -23,6 +23,7 @@ class Limits:
 
     Attributes:
         queue: jobs that may wait.
+        side_work: images that may be there for work in the server itself, such as enlarging.
         body: bytes of a request.
         images: images of a request.
         steps: steps of an image.
@@ -33,6 +34,7 @@ class Limits:
     """
 
     queue: int = 64
+    side_work: int = 16
     body: int = 64 * 2**20
     images: int = 16
     steps: int = 150

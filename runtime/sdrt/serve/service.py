@@ -15,6 +15,7 @@ from sdrt.serve.errors import ServeError, of_failure, queue_full
 from sdrt.serve.job import Job
 from sdrt.serve.job_queue import JobQueue, QueueFullError
 from sdrt.serve.options import ServeOptions
+from sdrt.serve.side_work import SideWork
 from sdrt.serve.task import ImageTask
 from sdrt.serve.worker import WorkerProcess
 
@@ -49,6 +50,7 @@ class Service:
     def __init__(self, options: ServeOptions, processes: Sequence[WorkerProcess] = ()) -> None:
         self.options, self.limits = options, options.limits
         self.queue = JobQueue(options.limits.queue, options.keys.names)
+        self.side_work = SideWork(options.limits.side_work)
         self.dispatcher = Dispatcher(
             self.queue,
             options.setups(),

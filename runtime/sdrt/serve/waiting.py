@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from fastapi import Request
 
@@ -14,8 +14,9 @@ from sdrt.serve.job import Job, Status
 from sdrt.serve.service import Service
 from sdrt.serve.task import Made, Progress
 
-__all__ = ["begun", "made_or_raise", "wait_for"]
+__all__ = ["begun", "made_or_raise", "side_work", "wait_for"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -106,7 +107,30 @@ def made_or_raise(job: Job, fields: Mapping[str, str] | None = None) -> Made:
         raise of_failure(job.failure, fields)
     if job.status is Status.CANCELLED:
         raise ServeError(409, "the job was cancelled", code="cancelled")
-    raise ServeError(499, "the client has gone away", code="client_closed_request")
+    raise _client_gone()
+
+
+async def side_work(
+    request: Request, service: Service, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """What `work` returns, which the server does itself. It is not begun if the client goes away before its turn.
+
+    Raises:
+        ServeError: too much such work waits, or the client has gone away.
+    """
+    done: list[T] = []
+
+    async def do() -> None:
+        done.append(await service.side_work.do(work, *args, **kwargs))
+
+    await _unless_gone(request, do())
+    if not done:
+        raise _client_gone()
+    return done[0]
+
+
+def _client_gone() -> ServeError:
+    return ServeError(499, "the client has gone away", code="client_closed_request")
 
 
 async def _gone(request: Request) -> None:
