@@ -167,6 +167,22 @@ class Memory(click.ParamType):  # type: ignore[type-arg]  # only its stubs are g
     help="Pixels of an image.",
 )
 @click.option(
+    "--max-uploads",
+    type=Memory(),
+    metavar="SIZE",
+    default=256 * 2**20,
+    show_default="256 MiB",
+    help="What the server holds of clients at once: bodies, and the images of waiting jobs. A body has at most half of "
+    "it, and at most 64 MiB.",
+)
+@click.option(
+    "--silence",
+    type=click.FloatRange(min=0.1),
+    default=30.0,
+    show_default=True,
+    help="Seconds in which the head of a request arrives, and then something more of its body.",
+)
+@click.option(
     "--timeout",
     type=click.FloatRange(min=1),
     default=3600.0,
@@ -291,6 +307,8 @@ def _options(
             steps=limits["max_steps"],
             images=limits["max_images"],
             pixels=limits["max_pixels"],
+            uploads=limits["max_uploads"],
+            silence=limits["silence"],
             timeout=limits["timeout"],
             grace=limits["grace"],
         ),

@@ -24,7 +24,9 @@ class Limits:
     Attributes:
         queue: jobs that may wait.
         side_work: images that may be there for work in the server itself, such as enlarging.
-        body: bytes of a request.
+        body: bytes of a request. It may take at most half of `uploads`, as its images count once more.
+        uploads: bytes of all bodies, and of the images of jobs that wait or run, at once.
+        silence: seconds in which the head of a request arrives, and in which something of its body does.
         images: images of a request.
         steps: steps of an image.
         pixels: pixels of an image, its own or one that the user gives.
@@ -36,6 +38,8 @@ class Limits:
     queue: int = 64
     side_work: int = 16
     body: int = 64 * 2**20
+    uploads: int = 256 * 2**20
+    silence: float = 30.0
     images: int = 16
     steps: int = 150
     pixels: int = 2048 * 2048
@@ -43,6 +47,11 @@ class Limits:
     kept_seconds: float = 600.0
     kept_bytes: int = 256 * 2**20
     grace: float = 30.0
+
+    @property
+    def largest_body(self) -> int:
+        """The bytes that a request may have."""
+        return min(self.body, self.uploads // 2)
 
 
 @dataclass(frozen=True, kw_only=True)

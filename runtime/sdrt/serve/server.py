@@ -14,6 +14,7 @@ from sdrt.errors import SdrtError
 from sdrt.serve.app import make_app
 from sdrt.serve.errors import error_of
 from sdrt.serve.options import ServeOptions
+from sdrt.serve.patient_protocol import protocol
 from sdrt.serve.task import Failure
 from sdrt.serve.worker import WorkerProcess
 
@@ -87,6 +88,7 @@ def serve(
     app = make_app(options, processes, lost)
     config = uvicorn.Config(
         app,
+        http=protocol(options.limits.silence),
         log_config=None,
         access_log=False,
         server_header=False,

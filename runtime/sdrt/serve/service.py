@@ -17,6 +17,7 @@ from sdrt.serve.job_queue import JobQueue, QueueFullError
 from sdrt.serve.options import ServeOptions
 from sdrt.serve.side_work import SideWork
 from sdrt.serve.task import ImageTask
+from sdrt.serve.uploads import Uploads
 from sdrt.serve.worker import WorkerProcess
 
 __all__ = ["Counts", "Service"]
@@ -47,8 +48,14 @@ class Counts:
 class Service:
     """Accepts tasks and keeps their results for a while. All methods belong to the thread of the event loop."""
 
-    def __init__(self, options: ServeOptions, processes: Sequence[WorkerProcess] = ()) -> None:
+    def __init__(
+        self,
+        options: ServeOptions,
+        processes: Sequence[WorkerProcess] = (),
+        uploads: Uploads | None = None,
+    ) -> None:
         self.options, self.limits = options, options.limits
+        self.uploads = uploads or Uploads(options.limits.uploads)
         self.queue = JobQueue(options.limits.queue, options.keys.names)
         self.side_work = SideWork(options.limits.side_work)
         self.dispatcher = Dispatcher(
@@ -81,21 +88,24 @@ class Service:
         """Accept a task.
 
         Raises:
-            ServeError: the server is shutting down, or too many jobs wait.
+            ServeError: the server is shutting down, or too many jobs wait, or too many bytes of images.
         """
         if self.is_stopping:
             raise ServeError(503, "the server is shutting down", code="shutting_down")
         if (failure := self.dispatcher.failure) is not None and self.dispatcher.is_lost:
             raise of_failure(failure)
         job = Job(task=task, client=client, priority=priority)
+        files = task.files
+        self.uploads.hold(files)
         try:
             self.queue.put(job)
         except QueueFullError:
+            self.uploads.let_go(files)
             self.counts.refused += 1
             raise queue_full(len(self.queue), self._retry_after()) from None
         self._forget_old()
         self._jobs[job.id] = job
-        watcher = asyncio.ensure_future(self._note(job))
+        watcher = asyncio.ensure_future(self._note(job, files))
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
         self.dispatcher.wake()
@@ -142,9 +152,10 @@ class Service:
         """How many jobs are before a waiting one. None if it does not wait."""
         return next((place for place, one in enumerate(self.queue) if one is job), None)
 
-    async def _note(self, job: Job) -> None:
-        """After a job, count it, make room for its result, and learn how long one takes, for `Retry-After`."""
+    async def _note(self, job: Job, files: list[bytes]) -> None:
+        """After a job, let go of its images, count it, make room for its result, and learn how long one takes."""
         await job.over()
+        self.uploads.let_go(files)
         self.counts.add(job)
         self._forget_old()
         if job.started is not None and job.finished is not None:
