@@ -115,7 +115,8 @@ class Memory(click.ParamType):  # type: ignore[type-arg]  # only its stubs are g
 @click.option(
     "--key-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A file of keys, with a line of NAME:sha256:HASH for each.",
+    help="A file of keys, with a line of NAME:sha256:HASH for each. With :priority after it, jobs of the key may go "
+    "before those of others.",
 )
 @click.option("--new-key", metavar="NAME", help="Print a new key and its line for --key-file instead.")
 @click.option(

@@ -88,12 +88,14 @@ class Service:
         """Accept a task.
 
         Raises:
-            ServeError: the server is shutting down, or too many jobs wait, or too many bytes of images.
+            ServeError: the server is shutting down, the client may not go first, or too many jobs or bytes wait.
         """
         if self.is_stopping:
             raise ServeError(503, "the server is shutting down", code="shutting_down")
         if (failure := self.dispatcher.failure) is not None and self.dispatcher.is_lost:
             raise of_failure(failure)
+        if priority > 0 and not self.options.keys.may_go_first(client):
+            raise _not_first(priority)
         job = Job(task=task, client=client, priority=priority)
         files = task.files
         self.uploads.hold(files)
@@ -181,3 +183,12 @@ class Service:
 
 def _end(job: Job) -> float:
     return job.finished or 0.0
+
+
+def _not_first(priority: int) -> ServeError:
+    return ServeError(
+        403,
+        f"priority is {priority}, and jobs of this key may not go before others: expected at most 0",
+        field="priority",
+        code="priority_not_allowed",
+    )

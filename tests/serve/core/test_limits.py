@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sdrt.errors import RequestError
 from sdrt.serve.app import make_app
 from sdrt.serve.keys import new_key, read_keys
 from sdrt.serve.options import ServeOptions
@@ -110,7 +111,7 @@ def test_a_priority_goes_first(small: Running) -> None:
 
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, str, str]]:
-    """A server with two keys: one of a file, one of the environment."""
+    """A server with two keys: one of a file, which may go first, and one of the environment."""
     folder = tmp_path_factory.mktemp("keyed")
     printed = subprocess.run(
         [sys.executable, "-m", "sdrt", "serve", "--new-key", "phone"],
@@ -120,7 +121,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, s
     ).stdout.splitlines()
     key, line = (one.split()[-1] for one in printed)
     assert key not in line
-    (folder / "keys").write_text(f"# keys\n\n{line}\n")
+    (folder / "keys").write_text(f"# keys\n\n{line}:priority\n")
     own = "a-key-of-the-environment"
     with serving(folder, "--key-file", "keys", "--cors", "https://example.org", SDRT_API_KEY=own) as running:
         yield running, key, own
@@ -210,6 +211,20 @@ def test_keys_do_not_see_each_other_s_jobs(keyed: tuple[Running, str, str]) -> N
         assert job in mine.get("/jobs").text
 
 
+def test_only_keys_that_may_go_before_others(keyed: tuple[Running, str, str]) -> None:
+    server, key, own = keyed
+    for given, priority, status in ((key, 10, 202), (own, 1, 403), (own, 0, 202), (own, -10, 202)):
+        with server.client(given) as client:
+            answer = client.post("/jobs", json=TASK | {"priority": priority})
+            assert answer.status_code == status
+            if status == 403:
+                assert answer.json() == {
+                    "detail": "priority is 1, and jobs of this key may not go before others: expected at most 0",
+                    "field": "priority",
+                    "code": "priority_not_allowed",
+                }
+
+
 def test_other_sites_may_not_use_it_unless_named(server: Running, keyed: tuple[Running, str, str]) -> None:
     with server.client() as client:
         assert client.post("/jobs", json=TASK, headers={"Origin": "https://example.org"}).status_code == 403
@@ -249,6 +264,13 @@ def test_a_file_of_keys_may_be_of_another_system(tmp_path: Path, ending: str) ->
     path = tmp_path / "keys"
     path.write_bytes(f"\ufeff{line}{ending}".encode())
     assert read_keys(path).name_of(key) == "phone"
+
+
+def test_a_file_of_keys_has_no_other_marks(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"{new_key('phone')[1]}:admin\n")
+    with pytest.raises(RequestError, match=r"line 1 of .* is no key: expected .* maybe with :priority"):
+        read_keys(path)
 
 
 def test_a_file_without_a_key_does_not_open_the_server(tmp_path: Path) -> None:

@@ -83,7 +83,9 @@ class _JobBase(Strict):
     output_quality: Annotated[int, Field(ge=1, le=100)] | None = None
     metadata: bool = Field(True, description="Whether the file says how the image was made.")
     previews: Annotated[int, Field(ge=0, le=100)] = Field(0, description="How many previews the events have.")
-    priority: Annotated[int, Field(ge=-10, le=10)] = Field(0, description="Higher ones run first.")
+    priority: Annotated[int, Field(ge=-10, le=10)] = Field(
+        0, description="Higher ones run first. Above 0, the key must be one that may."
+    )
 
 
 JobRequest = create_model("JobRequest", __base__=_JobBase, **_fields())
