@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 import multiprocessing
 import threading
 from collections.abc import Callable, Sequence
@@ -16,6 +18,19 @@ from sdrt.serve.worker_process import Cancel, Run, Stop, WorkerSetup, main
 __all__ = ["Worker", "WorkerProcess"]
 
 _CONTEXT = multiprocessing.get_context("spawn")
+_NAME = "sdrt-worker"
+
+
+@functools.cache
+def _end_all_at_exit() -> None:
+    """End the workers when this process ends. multiprocessing would send SIGTERM, which they ignore, and wait."""
+    atexit.register(_end_all)  # runs before what multiprocessing registered when it made the pipe
+
+
+def _end_all() -> None:
+    for process in multiprocessing.active_children():
+        if process.name == _NAME:
+            process.kill()
 
 
 class WorkerProcess:
@@ -26,7 +41,8 @@ class WorkerProcess:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
-        self.process = _CONTEXT.Process(target=main, args=(theirs, setup), name="sdrt-worker", daemon=True)
+        self.process = _CONTEXT.Process(target=main, args=(theirs, setup), name=_NAME, daemon=True)
+        _end_all_at_exit()
         self.process.start()
         theirs.close()
 
