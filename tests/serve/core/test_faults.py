@@ -208,7 +208,8 @@ def test_what_runs_finishes_although_its_worker_is_told_to_end_too(tmp_path: Pat
 _ONLY_A_WORKER = """
 from sdrt.serve.worker import WorkerProcess
 from sdrt.serve.worker_process import WorkerSetup
-print(WorkerProcess(WorkerSetup(models={})).connection.recv())
+worker = WorkerProcess(WorkerSetup(models={}))
+print(worker.connection.recv())
 """
 
 
