@@ -134,6 +134,14 @@ class Memory(click.ParamType):  # type: ignore[type-arg]  # only its stubs are g
     help="Another name of this server that requests may use, if it needs no key.",
 )
 @click.option(
+    "--proxy",
+    "proxies",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Believe this proxy's X-Forwarded-Proto and X-Forwarded-For: which scheme and address a client has. An IP "
+    "address or a network. Repeat the option for several.",
+)
+@click.option(
     "--max-queue",
     type=click.IntRange(1, 100_000),
     default=64,
@@ -276,13 +284,14 @@ def _options(
     lazy: bool,
     origins: Sequence[str],
     hosts: Sequence[str],
+    proxies: Sequence[str],
     lora_dir: Path | None,
     max_batch: int,
     max_memory: int | None,
     **limits: Any,
 ) -> ServeOptions:
     from sdrt.common.control_groups import share_of_cpus
-    from sdrt.serve.options import Limits, ServeOptions
+    from sdrt.serve.options import Limits, ServeOptions, check_proxies
 
     each = [provider for provider in providers or ("auto",) for _ in range(workers)]
     return ServeOptions(
@@ -300,6 +309,7 @@ def _options(
         keys=_keys(api_keys, key_file),
         origins=origins,
         hosts=hosts,
+        proxies=check_proxies(proxies),
         preload=not lazy,
         max_batch=max_batch,
         max_memory=max_memory,

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sdrt.errors import RequestError
 from sdrt.serve.keys import Keys
 from sdrt.serve.served_model import ServedModel
 from sdrt.serve.worker_process import WorkerSetup
 
-__all__ = ["DEFAULT_PORT", "Limits", "ServeOptions", "is_loopback"]
+__all__ = ["DEFAULT_PORT", "Limits", "ServeOptions", "check_proxies", "is_loopback"]
 
 DEFAULT_PORT = 7860
 
@@ -66,6 +67,7 @@ class ServeOptions:
         keys: the keys of which a request must have one. Empty for none.
         origins: other sites whose pages may use the server.
         hosts: further names of this server, which requests may have in their `Host`.
+        proxies: addresses and networks whose `X-Forwarded-Proto` and `X-Forwarded-For` are believed.
         preload: whether to open the first model before the server says that it is ready.
         max_batch: how many jobs may share a run, where that is faster.
         max_memory: bytes of a worker above which it lets go of models.
@@ -79,6 +81,7 @@ class ServeOptions:
     keys: Keys = field(default_factory=Keys)
     origins: Sequence[str] = ()
     hosts: Sequence[str] = ()
+    proxies: Sequence[str] = ()
     preload: bool = True
     max_batch: int = 8
     max_memory: int | None = None
@@ -97,6 +100,22 @@ class ServeOptions:
             )
             for provider in self.providers
         ]
+
+
+def check_proxies(given: Sequence[str]) -> Sequence[str]:
+    """The addresses and networks of proxies.
+
+    Raises:
+        RequestError: one is neither. Names are refused, as nothing tells who has one.
+    """
+    for text in given:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            raise RequestError.expected(
+                f"--proxy is {text!r}", "an address or network such as 10.0.0.0/8", argument="proxies"
+            ) from None
+    return given
 
 
 def is_loopback(host: str) -> bool:

@@ -92,8 +92,9 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
-        # Any local client could otherwise say that it is another one.
-        proxy_headers=False,
+        # Any local client could otherwise say that it is another one: uvicorn would believe those of 127.0.0.1.
+        proxy_headers=bool(options.proxies),
+        forwarded_allow_ips=list(options.proxies),
         lifespan="on",
         ws="none",
         timeout_keep_alive=75,

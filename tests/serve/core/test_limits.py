@@ -299,6 +299,8 @@ def refused(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("--provider", "warp", "--port", "0"), 4, "warp"),
         (("--new-key", "a b"), 2, "letters"),
         (("--max-memory", "much"), 2, "such as 6GB"),
+        (("--proxy", "localhost"), 2, "an address or network such as 10.0.0.0/8"),
+        (("--proxy", "*"), 2, "an address or network such as 10.0.0.0/8"),
     ],
 )
 def test_a_wrong_start_is_one_line(arguments: tuple[str, ...], code: int, says: str) -> None:
