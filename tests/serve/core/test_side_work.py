@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+from sdrt.adapters.lora_folder import LoraFolder
+from sdrt.errors import RequestError
 from sdrt.serve.app import make_app
 from sdrt.serve.options import Limits, ServeOptions
 from sdrt.serve.served_model import ServedModel
@@ -20,10 +23,10 @@ from tests.serve.core.test_jobs import png
 EXTRAS = "/sdapi/v1/extra-single-image"
 
 
-def application(**limits: Any) -> FastAPI:
+def application(lora_dir: Path | None = None, **limits: Any) -> FastAPI:
     """A server of which no worker was started."""
     models = [ServedModel(name="shapes", source="shapes")]
-    options = ServeOptions(models=models, limits=Limits(**limits))
+    options = ServeOptions(models=models, lora_dir=lora_dir, limits=Limits(**limits))
     app = make_app(options)
     app.state.service = Service(options)
     return app
@@ -79,3 +82,29 @@ def test_an_error_frees_the_place(count: int) -> None:
             assert (await client.post(EXTRAS, json={"image": "AAAA"})).status_code == 400
 
     asking(application(side_work=1), test)
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/v1/images/generations"])
+def test_a_folder_of_loras_that_answers_slowly_keeps_nobody_else_waiting(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, release = threading.Event(), threading.Event()
+
+    def find(folder: LoraFolder, name: str) -> Path:
+        looks.set()
+        assert release.wait(10)
+        raise RequestError("there is none")
+
+    monkeypatch.setattr(LoraFolder, "find", find)
+
+    async def test(client: httpx.AsyncClient) -> None:
+        asked = {"prompt": "a red circle", "lora": [{"name": "nosuch"}]}
+        answer = asyncio.ensure_future(client.post(path, json=asked))
+        while not looks.is_set():
+            await asyncio.sleep(0.01)
+        assert (await client.get("/healthz")).status_code == 200
+        assert not answer.done()
+        release.set()
+        assert (await answer).status_code == 400
+
+    asking(application(lora_dir=tmp_path), test)

@@ -107,7 +107,7 @@ async def create(request: Request, body: JobRequest) -> JSONResponse:  # type: i
     for name in IMAGES:
         settings[name] = _images(name, asked[name])
     wanted = [one.weights for one in body.lora or ()]  # type: ignore[attr-defined]
-    settings["lora"] = lora_files(service, wanted, "lora")
+    settings["lora"] = await lora_files(service, wanted, "lora")
     file_format = FileFormat(
         suffix=SUFFIXES[asked["output_format"]], quality=asked["output_quality"], metadata=asked["metadata"]
     )
