@@ -17,6 +17,7 @@ from sdrt.common.version import __version__
 from sdrt.serve.access import Access
 from sdrt.serve.answers import error_response, refusal
 from sdrt.serve.body_limits import BodyLimits
+from sdrt.serve.counts import RequestCounts
 from sdrt.serve.errors import ServeError
 from sdrt.serve.options import ServeOptions
 from sdrt.serve.request_log import RequestLog
@@ -44,7 +45,7 @@ def make_app(
         lost: called when there are no workers, and will be none.
     """
 
-    uploads = Uploads(options.limits.uploads)
+    uploads, requests = Uploads(options.limits.uploads), RequestCounts()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -66,7 +67,7 @@ def make_app(
         # Their pages load scripts from another site.
         docs_url=None,
         redoc_url=None,
-        middleware=_middleware(options, uploads),
+        middleware=_middleware(options, uploads, requests),
         exception_handlers={
             ServeError: _refused,
             RequestValidationError: _invalid,
@@ -74,14 +75,16 @@ def make_app(
             Exception: _unexpected,
         },
     )
+    app.state.requests = requests
     for module in (health, openai, a1111, jobs, info, page):
         app.include_router(module.router)
     return app
 
 
-def _middleware(options: ServeOptions, uploads: Uploads) -> list[Middleware]:
+def _middleware(options: ServeOptions, uploads: Uploads, requests: RequestCounts) -> list[Middleware]:
     """What requests pass through, the outermost first."""
-    log, bodies = Middleware(RequestLog), Middleware(BodyLimits, options.limits, uploads, refusal)
+    log = Middleware(RequestLog, requests)
+    bodies = Middleware(BodyLimits, options.limits, uploads, refusal)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=list(options.origins),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from sdrt.serve.counts import JobCounts
 from sdrt.serve.dispatcher import Dispatcher
 from sdrt.serve.errors import ServeError, of_failure, queue_full
 from sdrt.serve.job import Job
@@ -20,29 +20,10 @@ from sdrt.serve.task import ImageTask
 from sdrt.serve.uploads import Uploads
 from sdrt.serve.worker import WorkerProcess
 
-__all__ = ["Counts", "Service"]
+__all__ = ["Service"]
 
 _MOST_JOBS = 10_000
 """How many jobs are kept, also of those that made nothing."""
-
-
-@dataclass
-class Counts:
-    """What the server has done since it started."""
-
-    by_status: Counter[str] = field(default_factory=Counter)
-    refused: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
-
-    def add(self, job: Job) -> None:
-        """Count a job that is over."""
-        self.by_status[job.status.value] += 1
-        self.images += len(job.made.images) if job.made else 0
-        if job.started is not None and job.finished is not None:
-            self.seconds += job.finished - job.started
-            self.waited += job.started - job.created
 
 
 class Service:
@@ -67,7 +48,7 @@ class Service:
         )
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._seconds_per_job = 1.0
-        self.counts = Counts()
+        self.counts = JobCounts()
         self._watchers: set[asyncio.Task[None]] = set()
         self.default_model = options.models[0].name
         self.started = time.time()
