@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 _DEFAULT_HOST = "127.0.0.1"
+_DEFAULT_PORT = 7860
 
 
 class Memory(click.ParamType):  # type: ignore[type-arg]  # only its stubs are generic
@@ -69,7 +70,9 @@ class Memory(click.ParamType):  # type: ignore[type-arg]  # only its stubs are g
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    help="The port to listen on, 0 for any.  [default: 7860, or the next free one]",
+    default=_DEFAULT_PORT,
+    show_default=True,
+    help="The port to listen on, 0 for any. One that is taken is an error, which names the next free one.",
 )
 @click.option(
     "--provider",
@@ -239,9 +242,9 @@ def _print_key(name: str) -> None:
     echo(f"line of --key-file:   {line}")
 
 
-def _serve(*, host: str, port: int | None, log_format: str, quiet: bool, **options: Any) -> None:
+def _serve(*, host: str, port: int, log_format: str, quiet: bool, **options: Any) -> None:
     from sdrt.serve.logs import set_up
-    from sdrt.serve.options import DEFAULT_PORT, is_loopback
+    from sdrt.serve.options import is_loopback
 
     made = _options(**options)
     if not made.keys and not is_loopback(host):
@@ -253,11 +256,8 @@ def _serve(*, host: str, port: int | None, log_format: str, quiet: bool, **optio
     set_up(as_json=log_format == "json", quiet=quiet)
     from sdrt.serve.sockets import bound_socket
 
-    wanted = DEFAULT_PORT if port is None else port
-    listening = bound_socket(host, wanted, others=port is None)
+    listening = bound_socket(host, port)
     own = listening.getsockname()[1]
-    if own != wanted and wanted:
-        echo_error(f"port {wanted} is taken, so this server is on {own}")
     from sdrt.serve.worker import WorkerProcess
 
     # Workers open the model while this process imports FastAPI, which takes as long.

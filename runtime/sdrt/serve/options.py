@@ -13,9 +13,7 @@ from sdrt.serve.keys import Keys
 from sdrt.serve.served_model import ServedModel
 from sdrt.serve.worker_process import WorkerSetup
 
-__all__ = ["DEFAULT_PORT", "Limits", "ServeOptions", "check_proxies", "is_loopback"]
-
-DEFAULT_PORT = 7860
+__all__ = ["Limits", "ServeOptions", "check_proxies", "is_loopback"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import re
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -309,11 +311,39 @@ def test_a_wrong_start_is_one_line(arguments: tuple[str, ...], code: int, says: 
     assert says in done.stderr.splitlines()[-1]
 
 
-def test_a_taken_port_is_told(tmp_path: Path) -> None:
+def is_free(port: int) -> bool:
+    with socket.socket() as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):
+            made.bind(("127.0.0.1", port))
+            return True
+    return False
+
+
+def test_a_taken_port_is_told_with_the_next_free_one(tmp_path: Path) -> None:
     with serving(tmp_path, ready=False) as running:
         port = running.url.rpartition(":")[2]
         done = refused("--port", port)
         assert done.returncode == 1
-        assert f"port {port} of 127.0.0.1 is taken" in done.stderr
+        found = re.search(
+            rf"port {port} of 127.0.0.1 is taken: take the next free one with --port (\d+), or 0 for any",
+            done.stderr,
+        )
+        assert found is not None, done.stderr
+        assert is_free(int(found[1]))
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(60) == 0
+
+
+def test_a_taken_default_port_is_told_and_no_other_is_taken() -> None:
+    with socket.socket() as own:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # another program has it, which is as good
+            own.bind(("127.0.0.1", 7860))
+            own.listen()
+        done = refused()
+    assert done.returncode == 1
+    assert re.search(
+        r"port 7860 of 127\.0\.0\.1 is taken: take the next free one with --port 78\d\d", done.stderr
+    ), done.stderr
+    assert "Ctrl-C ends" not in done.stderr
