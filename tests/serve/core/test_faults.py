@@ -151,7 +151,9 @@ class Faults:
         with self.server.client() as client:
             while count < times or self.kills < KILLS:
                 count += 1
-                one = rng.choice((self._job, self._cancelled, self._listener, self._v1, self._a1111, self._left))
+                one = rng.choice(
+                    (self._job, self._cancelled, self._listener, self._v1, self._a1111, self._left)
+                )
                 self.ends[one(client)] += 1
 
     def end(self) -> None:
