@@ -11,6 +11,7 @@ import click
 from sdrt.cli import completers
 from sdrt.cli.echo import echo, echo_error
 from sdrt.cli.group import debug_option
+from sdrt.cli.param_types import Memory
 from sdrt.cli.provider_options import (
     MEMORY_OPTIONS,
     allow_fallback_option,
@@ -31,26 +32,6 @@ __all__ = ["serve"]
 
 _DEFAULT_HOST = "127.0.0.1"
 _DEFAULT_PORT = 7860
-
-
-class Memory(click.ParamType):  # type: ignore[type-arg]  # only its stubs are generic
-    """An amount of memory, such as 6GB or 800MB."""
-
-    name = "memory"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Raises click's own error for another text."""
-        if isinstance(value, int):
-            return value
-        text = value.strip().upper().removesuffix("B")
-        unit = {"K": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:], 1)
-        try:
-            amount = float(text if unit == 1 else text[:-1]) * unit
-            if not 0 < amount < 2**60:
-                raise ValueError
-        except ValueError:
-            self.fail(f"{value!r} is not an amount of memory such as 6GB", param, ctx)
-        return int(amount)
 
 
 @click.command(context_settings=CONTEXT)
