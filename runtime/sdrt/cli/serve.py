@@ -12,13 +12,8 @@ from sdrt.cli import completers
 from sdrt.cli.echo import echo, echo_error
 from sdrt.cli.group import debug_option
 from sdrt.cli.param_types import Memory
-from sdrt.cli.provider_options import (
-    MEMORY_OPTIONS,
-    allow_fallback_option,
-    provider_options_option,
-    tune_option,
-)
-from sdrt.cli.settings import CONTEXT
+from sdrt.cli.provider_options import RUN_OPTIONS, tune_option
+from sdrt.cli.settings import CONTEXT, together
 from sdrt.common.extras import install_command, missing_modules
 from sdrt.errors import ProviderError, RequestError
 from sdrt.model_folder.embedded import DEFAULT_MODEL
@@ -77,11 +72,7 @@ _DEFAULT_PORT = 7860
     type=click.IntRange(1),
     help="CPU threads of each worker.  [default: the cores, divided among the workers]",
 )
-@provider_options_option
-@allow_fallback_option
-@MEMORY_OPTIONS[0]
-@MEMORY_OPTIONS[1]
-@tune_option
+@together(*RUN_OPTIONS, tune_option)
 @click.option(
     "--lora-dir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -164,9 +155,8 @@ _DEFAULT_PORT = 7860
     type=Memory(),
     metavar="SIZE",
     default=256 * 2**20,
-    show_default="256 MiB",
     help="What the server holds of clients at once: bodies, and the images of waiting jobs. A body has at most half of "
-    "it, and at most 64 MiB.",
+    "it, and at most 64 MiB.  [default: 256 MiB]",
 )
 @click.option(
     "--silence",
@@ -187,7 +177,7 @@ _DEFAULT_PORT = 7860
     type=click.FloatRange(min=0),
     default=30.0,
     show_default=True,
-    help="Seconds that what runs may take after Ctrl-C.",
+    help="Seconds that what runs may take after Ctrl-C or SIGTERM.",
 )
 @click.option("--lazy", is_flag=True, help="Open the first model when it is asked for, not at the start.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
