@@ -1,4 +1,4 @@
-"""Option types for comma-separated values."""
+"""Option types for comma-separated values, and for amounts of memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from sdrt.errors import RequestError
 from sdrt.request.pairs import Pair
 
-__all__ = ["Choices", "Names", "Numbers", "Pairs", "Sizes"]
+__all__ = ["Choices", "Memory", "Names", "Numbers", "Pairs", "Sizes"]
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # only its stubs are generic
@@ -112,3 +112,23 @@ class Sizes(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs 
 def _size(text: str) -> tuple[int, int]:
     width, times, height = text.lower().partition("x")
     return int(width), int(height if times else width)
+
+
+class Memory(click.ParamType):  # type: ignore[type-arg]  # only its stubs are generic
+    """An amount of memory, such as 6GB or 800MB."""
+
+    name = "memory"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Raises click's own error for another text."""
+        if isinstance(value, int):
+            return value
+        text = value.strip().upper().removesuffix("B")
+        unit = {"K": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:], 1)
+        try:
+            amount = float(text if unit == 1 else text[:-1]) * unit
+            if not 0 < amount < 2**60:
+                raise ValueError
+        except ValueError:
+            self.fail(f"{value!r} is not an amount of memory such as 6GB", param, ctx)
+        return int(amount)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 import multiprocessing
 import socket
 from collections.abc import Callable, Sequence
@@ -18,6 +20,21 @@ __all__ = ["Worker", "WorkerProcess"]
 _CONTEXT = multiprocessing.get_context("spawn")
 _INTERVAL = 0.005
 """Seconds between looks at a process that has closed its end, and ends."""
+_NAME = "sdrt-worker"
+
+
+@functools.cache
+def _end_all_at_exit() -> None:
+    """End the workers when this process ends. multiprocessing would send SIGTERM, which they ignore, and wait."""
+    from multiprocessing import util as _  # registers its own function, which then runs later
+
+    atexit.register(_end_all)
+
+
+def _end_all() -> None:
+    for process in multiprocessing.active_children():
+        if process.name == _NAME:
+            process.kill()
 
 
 class WorkerProcess:
@@ -29,9 +46,8 @@ class WorkerProcess:
     def __init__(self, setup: WorkerSetup) -> None:
         self.socket, theirs = socket.socketpair()
         with theirs:
-            self.process = _CONTEXT.Process(
-                target=main, args=(Messages(theirs), setup), name="sdrt-worker", daemon=True
-            )
+            self.process = _CONTEXT.Process(target=main, args=(Messages(theirs), setup), name=_NAME, daemon=True)
+            _end_all_at_exit()
             self.process.start()
 
 

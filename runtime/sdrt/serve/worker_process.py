@@ -116,9 +116,9 @@ class Connection(Protocol):
 
 def main(connection: Connection, setup: WorkerSetup) -> None:
     """The function of the process. It returns when the server says so, or is gone."""
-    # A terminal sends Ctrl-C to the whole group, and the server decides what ends when.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A terminal sends Ctrl-C to the whole group, as systemd sends SIGTERM, and the server decides what ends when.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     _Worker(connection, setup).work()
 
 

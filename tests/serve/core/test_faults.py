@@ -8,6 +8,8 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from PIL import Image
 
@@ -254,6 +257,38 @@ def test_a_server_that_ends_finishes_what_runs_and_refuses_what_waits(
                 one.join(60)
             assert last == {running: "event: done", waiting: "event: failed"}
         assert server.process.wait(60) == 0
+
+
+def test_what_runs_finishes_although_its_worker_is_told_to_end_too(tmp_path: Path) -> None:
+    """systemd sends SIGTERM to every process of a service."""
+    with serving(tmp_path, "--grace", "600") as server:
+        with server.client() as client:
+            job = client.post("/jobs", json=TASK | {"num_inference_steps": 30}).json()["id"]
+            with client.stream("GET", f"/jobs/{job}/events") as events:
+                lines = events.iter_lines()
+                assert any(line == "event: step" for line in lines)
+                own = psutil.Process(server.process.pid)
+                for one in (own, *own.children(recursive=True)):
+                    one.send_signal(signal.SIGTERM)
+                assert [line for line in lines if line.startswith("event: ")][-1] == "event: done"
+        assert server.process.wait(60) == 0
+        assert "ended with code" not in server.log.read_text()
+
+
+_ONLY_A_WORKER = """
+from sdrt.serve.worker import WorkerProcess
+from sdrt.serve.worker_process import WorkerSetup
+worker = WorkerProcess(WorkerSetup(models={}))
+print(worker.connection.recv())
+"""
+
+
+def test_a_program_that_ends_early_does_not_wait_for_its_workers() -> None:
+    """multiprocessing sends them SIGTERM, which they ignore, and waits."""
+    done = subprocess.run(
+        [sys.executable, "-c", _ONLY_A_WORKER], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "Ready(provider=None, failure=None)\n"
 
 
 def test_a_second_ctrl_c_ends_the_server_at_once(tmp_path: Path) -> None:
