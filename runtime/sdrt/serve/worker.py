@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import functools
-import multiprocessing
+import multiprocessing.util  # registers its function for the exit, which so runs after ours
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -26,8 +26,6 @@ _NAME = "sdrt-worker"
 @functools.cache
 def _end_all_at_exit() -> None:
     """End the workers when this process ends. multiprocessing would send SIGTERM, which they ignore, and wait."""
-    from multiprocessing import util as _  # registers its own function, which then runs later
-
     atexit.register(_end_all)
 
 
@@ -46,7 +44,9 @@ class WorkerProcess:
     def __init__(self, setup: WorkerSetup) -> None:
         self.socket, theirs = socket.socketpair()
         with theirs:
-            self.process = _CONTEXT.Process(target=main, args=(Messages(theirs), setup), name=_NAME, daemon=True)
+            self.process = _CONTEXT.Process(
+                target=main, args=(Messages(theirs), setup), name=_NAME, daemon=True
+            )
             _end_all_at_exit()
             self.process.start()
 
