@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -74,14 +76,21 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     made.end()
 
 
-def nodes() -> set[int]:
-    """The processes that make this machine a node."""
-    named = psutil.process_iter(["name"])
-    return {one.pid for one in named if one.info["name"] in ("raylet", "gcs_server")}
+def left(mark: str) -> list[str]:
+    """The processes that were started with this variable and go on. Other tests may have nodes at the same time."""
+    return [one.name() for one in psutil.process_iter() if mark in _environment(one)]
 
 
-def test_a_cluster_of_this_machine_makes_the_same(started: Start) -> None:
-    before = nodes()
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:  # it has ended, or is another user's
+        return {}
+
+
+def test_a_cluster_of_this_machine_makes_the_same(started: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = f"SDRT_TEST_{uuid.uuid4().hex}"
+    monkeypatch.setenv(mark, "1")
     rows = [
         {"prompt": "a"},
         {"prompt": "b", "steps": 0},
@@ -91,13 +100,19 @@ def test_a_cluster_of_this_machine_makes_the_same(started: Start) -> None:
     write_rows(rows)
     for words in (["--ray", "local", "--workers", "2"], ["-o", "plain"]):
         process = started("in.jsonl", *words)
+        if "--ray" in words:
+            wait_for(lambda: "raylet" in left(mark), process)
         _, said = process.communicate(timeout=180)
         assert process.returncode == 1, said
     assert [(one["sha256"], one["error"]) for one in index()] == [
         (one["sha256"], one["error"]) for one in index("plain")
     ]
     assert [one["error"] is None for one in index()] == [True, False, False, True]
-    assert nodes() <= before
+    monkeypatch.delenv(mark)
+    end = time.monotonic() + 30
+    while names := left(mark):
+        assert time.monotonic() < end, names
+        time.sleep(0.1)
 
 
 def test_what_no_node_has(started: Start) -> None:

@@ -6,25 +6,29 @@ import asyncio
 import atexit
 import functools
 import multiprocessing
-import threading
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from queue import SimpleQueue
 from typing import Any
 
+from sdrt.serve.messages import Messages, packed, receive
 from sdrt.serve.task import ImageTask
 from sdrt.serve.worker_process import Cancel, Run, Stop, WorkerSetup, main
 
 __all__ = ["Worker", "WorkerProcess"]
 
 _CONTEXT = multiprocessing.get_context("spawn")
+_INTERVAL = 0.005
+"""Seconds between looks at a process that has closed its end, and ends."""
 _NAME = "sdrt-worker"
 
 
 @functools.cache
 def _end_all_at_exit() -> None:
     """End the workers when this process ends. multiprocessing would send SIGTERM, which they ignore, and wait."""
-    atexit.register(_end_all)  # runs before what multiprocessing registered when it made the pipe
+    from multiprocessing import util as _  # registers its own function, which then runs later
+
+    atexit.register(_end_all)
 
 
 def _end_all() -> None:
@@ -34,21 +38,23 @@ def _end_all() -> None:
 
 
 class WorkerProcess:
-    """A process that makes images, and the pipe to it. It begins to open its first model at once.
+    """A process that makes images, and the socket to it. It begins to open its first model at once.
 
-    It ends when this process does, or lets go of the pipe.
+    It ends when this process does, or closes the socket.
     """
 
     def __init__(self, setup: WorkerSetup) -> None:
-        self.connection, theirs = _CONTEXT.Pipe()
-        self.process = _CONTEXT.Process(target=main, args=(theirs, setup), name=_NAME, daemon=True)
-        _end_all_at_exit()
-        self.process.start()
-        theirs.close()
+        self.socket, theirs = socket.socketpair()
+        with theirs:
+            self.process = _CONTEXT.Process(target=main, args=(Messages(theirs), setup), name=_NAME, daemon=True)
+            _end_all_at_exit()
+            self.process.start()
 
 
 class Worker:
     """The event loop's side of a process that makes images. All methods belong to the thread of the event loop.
+
+    None of them waits for the process, which may hang: what it does not take is kept.
 
     Args:
         started: the process.
@@ -57,12 +63,12 @@ class Worker:
 
     def __init__(self, started: WorkerProcess, heard: Callable[[Worker, Any], object]) -> None:
         self._heard, self._loop = heard, asyncio.get_running_loop()
-        self._connection, self.process = started.connection, started.process
+        self._socket, self.process = started.socket, started.process
         self.number = 0
         self.open_models: tuple[str, ...] = ()
-        self._messages: SimpleQueue[Any] = SimpleQueue()
-        for task in (self._listen, self._speak):
-            threading.Thread(target=task, name="sdrt-worker", daemon=True).start()
+        self._writer: asyncio.StreamWriter | None = None
+        self._kept: list[Any] = []
+        self._listening = self._loop.create_task(self._listen())
 
     @property
     def pid(self) -> int | None:
@@ -72,35 +78,38 @@ class Worker:
     def run(self, tasks: Sequence[ImageTask]) -> int:
         """Send a run, and return its number. If the process has just ended, `heard` says so."""
         self.number += 1
-        self._messages.put(Run(self.number, tasks))
+        self._send(Run(self.number, tasks))
         return self.number
 
     def cancel(self) -> None:
         """Stop the newest run."""
-        self._messages.put(Cancel(self.number))
+        self._send(Cancel(self.number))
 
     def stop(self) -> None:
         """Let the process end after its run."""
-        self._messages.put(Stop())
+        self._send(Stop())
 
     def kill(self) -> None:
         """End the process now."""
         self.process.kill()
 
-    def _speak(self) -> None:
-        """Send the messages. A pipe to a process that hangs is soon full, and the event loop must not wait for it."""
-        with suppress(OSError):
-            while (message := self._messages.get()) is not None:
-                self._connection.send(message)
+    def _send(self, message: Any) -> None:
+        if self._writer is None:
+            self._kept.append(message)
+        else:
+            self._writer.write(packed(message))
 
-    def _listen(self) -> None:
-        with suppress(EOFError, OSError):
+    async def _listen(self) -> None:
+        with suppress(asyncio.IncompleteReadError, OSError):
+            reader, self._writer = await asyncio.open_connection(sock=self._socket)
+            for message in self._kept:
+                self._send(message)
             while True:
-                self._tell(self._connection.recv())
-        self._messages.put(None)
-        self.process.join()
+                self._tell(await receive(reader))
+        self._socket.close()
+        while self.process.exitcode is None:
+            await asyncio.sleep(_INTERVAL)
         self._tell(None)
 
     def _tell(self, message: Any) -> None:
-        with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._heard, self, message)
+        self._loop.call_soon(self._heard, self, message)

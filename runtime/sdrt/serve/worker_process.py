@@ -1,4 +1,4 @@
-"""A worker: the process that makes images. It gets messages from the server through a pipe, and answers there."""
+"""A worker: the process that makes images. It gets messages from the server, and answers them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Protocol
 
 from sdrt.errors import RunCancelledError
 from sdrt.serve.served_model import ServedModel
@@ -103,6 +102,16 @@ class Cancelled:
 
     number: int
     open_models: tuple[str, ...]
+
+
+class Connection(Protocol):
+    """What takes and brings the messages: `Messages`, or a connection of `multiprocessing`."""
+
+    def send(self, message: Any, /) -> None:
+        """Send a message. Raises `OSError` if nobody is there."""
+
+    def recv(self) -> Any:
+        """Wait for a message. Raises `EOFError` or `OSError` if nobody is there."""
 
 
 def main(connection: Connection, setup: WorkerSetup) -> None:
