@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import functools
-import multiprocessing
+import multiprocessing.util
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -26,9 +26,7 @@ _NAME = "sdrt-worker"
 @functools.cache
 def _end_all_at_exit() -> None:
     """End the workers when this process ends. multiprocessing would send SIGTERM, which they ignore, and wait."""
-    from multiprocessing import util as _  # registers its own function, which then runs later
-
-    atexit.register(_end_all)
+    atexit.register(_end_all)  # runs before what multiprocessing.util registered when it was imported
 
 
 def _end_all() -> None:
@@ -46,7 +44,9 @@ class WorkerProcess:
     def __init__(self, setup: WorkerSetup) -> None:
         self.socket, theirs = socket.socketpair()
         with theirs:
-            self.process = _CONTEXT.Process(target=main, args=(Messages(theirs), setup), name=_NAME, daemon=True)
+            self.process = _CONTEXT.Process(
+                target=main, args=(Messages(theirs), setup), name=_NAME, daemon=True
+            )
             _end_all_at_exit()
             self.process.start()
 

@@ -276,10 +276,11 @@ def test_what_runs_finishes_although_its_worker_is_told_to_end_too(tmp_path: Pat
 
 
 _ONLY_A_WORKER = """
+from sdrt.serve.messages import Messages
 from sdrt.serve.worker import WorkerProcess
 from sdrt.serve.worker_process import WorkerSetup
 worker = WorkerProcess(WorkerSetup(models={}))
-print(worker.connection.recv())
+print(Messages(worker.socket).recv())
 """
 
 
