@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import functools
-import multiprocessing.util
+import multiprocessing.util  # registers its function for the exit, which so runs after ours
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -26,7 +26,7 @@ _NAME = "sdrt-worker"
 @functools.cache
 def _end_all_at_exit() -> None:
     """End the workers when this process ends. multiprocessing would send SIGTERM, which they ignore, and wait."""
-    atexit.register(_end_all)  # runs before what multiprocessing.util registered when it was imported
+    atexit.register(_end_all)
 
 
 def _end_all() -> None:
