@@ -282,13 +282,6 @@ def test_a_worker_that_cannot_open_its_model_is_told_although_another_can(
     run(test)
 
 
-class NoPlace:
-    """A worker's process that the machine has no place for."""
-
-    def __init__(self, setup: object) -> None:
-        raise BlockingIOError(11, "Resource temporarily unavailable")
-
-
 def test_a_worker_that_cannot_be_started_again_is_tried_later(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -296,11 +289,15 @@ def test_a_worker_that_cannot_be_started_again_is_tried_later(
 
     async def test() -> None:
         made, one = started(), job(0)
-        monkeypatch.setattr(dispatching, "WorkerProcess", NoPlace)
-        workers_of(made)[0].tell(None)
+
+        def start(*_: object) -> FakeWorker:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(FakeWorkers, "start", start)
+            workers_of(made)[0].tell(None)
         assert "no worker can be started: [Errno 11]" in caplog.text
         made.queue.put(one)
-        monkeypatch.setattr(dispatching, "WorkerProcess", lambda setup: setup)
         before = made.slots[0].worker
         while made.slots[0].worker is before:
             await asyncio.sleep(0.005)
