@@ -1,6 +1,6 @@
 """This command measures `sdrt serve` beside the pipeline alone, on the embedded model.
 
-    python -m benchmarks serve [--seconds 600] [--clients 64] [--steps 20] [--batch 8]
+    python -m benchmarks serve [--seconds 600] [--clients 64] [--steps 20] [--batch 8] [--peer]
 
 - **start**: from the start of the process until `/readyz` says yes, five times.
 - **overhead**: one client makes images one after the other. The overhead of each is its time for the client, without
@@ -10,25 +10,21 @@
   of the pipeline alone, with the best of some batch sizes, measured before and after. Memory is the sum over the server
   and its workers of what Linux counts as `Pss`, once a second. Its drift compares the last quarter with the second.
 - **overload**: four times as many requests at once as may wait.
+- **peer**: with `--peer`, the same load for a plain loop of FastAPI over diffusers (`serve_peer.py`), in turn with
+  `sdrt serve`. Its model has the same architecture.
 
 The server, its clients and the pipeline alone share the machine's cores, though never two of them at a time.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from http.client import HTTPConnection
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,28 +32,30 @@ from benchmarks import tables
 from benchmarks.bars import judge_serve
 from benchmarks.command_line import conclude, parser_of
 from benchmarks.measure import device, markdown
+from benchmarks.serve_load import load, overload
+from benchmarks.served import PROMPT, Server, ask, launched, request_of, serving
 from benchmarks.settings import say
 from benchmarks.worker import environment
 
 __all__ = ["compare", "main", "table"]
 
-PROMPT, QUEUE = "a red circle", 64
-_PATIENCE = 600.0
-_PATH = "/v1/images/generations"
+QUEUE = 64
+_PEER = ("benchmarks.serve_peer",)
 
 
 def compare(work: Path, options: Any) -> dict[str, Any]:
     """Measure all parts, one after the other."""
-    starts = [_start(work) for _ in range(options.starts)]
+    _start(work, _command())  # writes the bytecode
+    starts = [_start(work, _command()) for _ in range(options.starts)]
     say(f"start: {statistics.median(starts):.2f} s")
     alone = [_alone(options)]
-    with _served(work, options) as server:
+    with serving(work, _command(options)) as server:
         overheads = _overheads(server, options)
         say(f"overhead: {1000 * statistics.median(overheads):.2f} ms")
         cancels = _cancels(server)
         say(f"cancelling: {1000 * statistics.median(cancels):.0f} ms")
-        load = _load(server, options)
-        overload = _overload(server, options)
+        loaded = load(server, seconds=options.seconds, clients=options.clients, steps=options.steps)
+        overloaded = overload(server, requests=4 * QUEUE, steps=options.steps)
     alone.append(_alone(options))
     best = statistics.mean(max(one.values()) for one in alone)
     figures = {
@@ -65,118 +63,76 @@ def compare(work: Path, options: Any) -> dict[str, Any]:
         "overhead_median_ms": 1000 * statistics.median(overheads),
         "overhead_p99_ms": 1000 * _quantile(overheads, 0.99),
         "cancel_ms": 1000 * max(cancels),
-        "throughput": load["images"] / load["seconds"] / best,
-        "lost": load["lost"] + overload["lost"],
-        "memory_drift": load["drift"],
-        "memory_bytes": load["memory_bytes"],
+        "throughput": loaded["images"] / loaded["seconds"] / best,
+        "lost": loaded["lost"] + overloaded["lost"],
+        "memory_drift": loaded["drift"],
+        "memory_bytes": loaded["memory_bytes"],
     }
     return {
         "image": f"the embedded model, {options.steps} steps",
         "figures": figures,
         "starts": starts,
         "alone_images_per_second": alone,
-        "load": load,
-        "overload": overload,
+        "load": loaded,
+        "overload": overloaded,
+        "peer": _beside_peer(work, options) if options.peer else [],
         "bars": judge_serve(figures),
         "device": device(),
     }
 
 
-class _Server:
-    """A running server."""
-
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
-        self.process, self.port = process, port
-
-    def connection(self) -> HTTPConnection:
-        """A new connection."""
-        return HTTPConnection("127.0.0.1", self.port, timeout=_PATIENCE)
-
-    def memory(self) -> int:
-        """Bytes of the server and its workers, shared pages once."""
-        tree = [self.process.pid, *_children(self.process.pid)]
-        return sum(_shared(pid) for pid in tree)
+def _command(options: Any = None) -> list[str]:
+    """`sdrt serve`, as far as `python -m` needs it."""
+    command = ["sdrt", "serve", "--port", "0", "-q"]
+    if options is None:
+        return command
+    more = {"max-queue": QUEUE, "max-batch": options.batch, "workers": options.workers}
+    return command + [word for name, value in more.items() for word in (f"--{name}", str(value))]
 
 
-@contextmanager
-def _served(work: Path, options: Any) -> Iterator[_Server]:
-    """A server that is ready."""
-    more = ["--max-queue", str(QUEUE), "--max-batch", str(options.batch), "--workers", str(options.workers)]
-    process, port = _launched(work, more)
-    try:
-        server = _Server(process, port)
-        _until_ready(server)
-        yield server
-    finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        finally:
-            process.kill()
-
-
-def _launched(work: Path, more: Sequence[str]) -> tuple[subprocess.Popen[bytes], int]:
-    """Start a server, and return its process and port as soon as it says them."""
-    log = work / "server.log"
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sdrt", "serve", "--port", "0", "-q", *more],
-            stderr=stream,
-            env={**os.environ, **environment(), "SDRT_CACHE": os.fspath(work / "cache")},
-        )
-    while (found := re.search(r"http://127.0.0.1:(\d+)", log.read_text())) is None:
-        if process.poll() is not None:
-            raise SystemExit(f"the server did not start: {log.read_text()}")
-        time.sleep(0.005)
-    return process, int(found[1])
-
-
-def _until_ready(server: _Server) -> None:
-    while _get(server, "/readyz")[0] != 200:
-        time.sleep(0.005)
-
-
-def _get(server: _Server, path: str) -> tuple[int, bytes]:
-    connection = server.connection()
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
-
-
-def _start(work: Path) -> float:
+def _start(work: Path, command: Sequence[str]) -> float:
     """Seconds from the start of a process until it is ready."""
     started = time.perf_counter()
-    process, port = _launched(work, ())
+    server = launched(work, command)
     try:
-        _until_ready(_Server(process, port))
+        server.wait_until_ready()
         return time.perf_counter() - started
     finally:
-        process.terminate()
-        process.wait(60)
+        server.end()
 
 
-def _body(options: Any, seed: int) -> str:
-    return json.dumps({"prompt": PROMPT, "seed": seed, "steps": options.steps, "response_format": "b64_json"})
+def _beside_peer(work: Path, options: Any) -> list[dict[str, Any]]:
+    """Both servers under the same load, in turn: the ratio of their images, of their memory, and of their starts."""
+    rounds = []
+    for _ in range(options.rounds):
+        turn = {}
+        for name, command in (("sdrt", _command(options)), ("peer", _PEER)):
+            started = time.perf_counter()
+            with serving(work, command) as server:
+                ready = time.perf_counter() - started
+                made = load(
+                    server, seconds=options.peer_seconds, clients=options.clients, steps=options.steps
+                )
+            turn[name] = {"start_seconds": ready, **made}
+        ours, theirs = turn["sdrt"], turn["peer"]
+        rounds.append(
+            {
+                **turn,
+                "faster": ours["images"] / ours["seconds"] * theirs["seconds"] / theirs["images"],
+                "memory": ours["memory_bytes"] / theirs["memory_bytes"],
+                "start": ours["start_seconds"] / theirs["start_seconds"],
+            }
+        )
+        say(f"beside diffusers: {rounds[-1]['faster']:.2f} times as many images")
+    return rounds
 
 
-def _ask(connection: HTTPConnection, body: str) -> tuple[int, float, bytes]:
-    """An image: the status, the seconds that its worker took, and the answer."""
-    connection.request("POST", _PATH, body, {"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    text = answer.read()
-    found = re.search(r"worker;dur=([\d.]+)", answer.headers.get("Server-Timing", ""))
-    return answer.status, float(found[1]) / 1000 if found else 0.0, text
-
-
-def _overheads(server: _Server, options: Any) -> list[float]:
+def _overheads(server: Server, options: Any) -> list[float]:
     """For each image, the seconds that it took beside the pipeline's."""
     connection, found = server.connection(), []
     for seed in range(options.requests + 5):
         started = time.perf_counter()
-        status, worked, text = _ask(connection, _body(options, seed))
+        status, worked, text = ask(connection, request_of(options.steps, seed))
         taken = time.perf_counter() - started
         if status != 200 or not worked:
             raise SystemExit(f"status {status}: {text[:300]!r}")
@@ -184,7 +140,7 @@ def _overheads(server: _Server, options: Any) -> list[float]:
     return found[5:]  # without the first ones, which find nothing warm
 
 
-def _cancels(server: _Server) -> list[float]:
+def _cancels(server: Server) -> list[float]:
     """Seconds from the request that cancels a running job until the job is over, twenty times."""
     connection, found = server.connection(), []
 
@@ -204,85 +160,6 @@ def _cancels(server: _Server) -> list[float]:
             time.sleep(0.001)
         found.append(time.perf_counter() - started)
     return found
-
-
-def _load(server: _Server, options: Any) -> dict[str, Any]:
-    """Clients that ask again and again."""
-    end, counts, done = time.perf_counter() + options.seconds, Counter[str](), threading.Event()
-    sizes: list[int] = []
-
-    def watch() -> None:
-        while not done.wait(1.0):
-            sizes.append(server.memory())
-
-    def ask(number: int) -> None:
-        connection, asked = server.connection(), 0
-        while time.perf_counter() < end:
-            status, text = _answer(connection, _body(options, number * 1000 + asked))
-            asked += 1
-            counts[status] += 1
-            if status == "made" and not _is_png(text):
-                counts["lost"] += 1
-            elif status == "refused":
-                time.sleep(0.05)
-
-    started = time.perf_counter()
-    watching = threading.Thread(target=watch)
-    watching.start()
-    _in_threads(ask, options.clients)
-    seconds = time.perf_counter() - started
-    done.set()
-    watching.join()
-    say(f"load: {counts['made'] / seconds:.2f} images in a second")
-    return {
-        "seconds": seconds,
-        "images": counts["made"],
-        "refused": counts["refused"],
-        "lost": counts["lost"],
-        "memory_bytes": max(sizes, default=0),
-        "drift": _drift(sizes),
-    }
-
-
-def _overload(server: _Server, options: Any) -> dict[str, Any]:
-    """Four times as many requests as may wait, at once."""
-    counts = Counter[str]()
-
-    def ask(number: int) -> None:
-        status, _ = _answer(server.connection(), _body(options, number))
-        counts[status] += 1
-
-    _in_threads(ask, 4 * QUEUE)
-    return {"asked": 4 * QUEUE, "made": counts["made"], "refused": counts["refused"], "lost": counts["lost"]}
-
-
-def _answer(connection: HTTPConnection, body: str) -> tuple[str, bytes]:
-    try:
-        status, _, text = _ask(connection, body)
-    except OSError:
-        return "lost", b""
-    return {200: "made", 429: "refused"}.get(status, "lost"), text
-
-
-def _is_png(text: bytes) -> bool:
-    return base64.b64decode(json.loads(text)["data"][0]["b64_json"]).startswith(b"\x89PNG")
-
-
-def _in_threads(work: Callable[[int], None], count: int) -> None:
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
-
-
-def _drift(sizes: Sequence[int]) -> float:
-    """How much more memory the last quarter takes than the second, as a share."""
-    quarter = len(sizes) // 4
-    if not quarter:
-        return 0.0
-    before, after = statistics.mean(sizes[quarter : 2 * quarter]), statistics.mean(sizes[-quarter:])
-    return after / before - 1
 
 
 _ALONE = """
@@ -321,22 +198,6 @@ def _quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def _shared(pid: int) -> int:
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-    except OSError:
-        return 0
-    found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
-
-
 def table(figures: Mapping[str, Any]) -> str:
     """The figures, then the goals."""
     own, load, overload = figures["figures"], figures["load"], figures["overload"]
@@ -350,8 +211,21 @@ def table(figures: Mapping[str, Any]) -> str:
         ["memory under load", f"{own['memory_bytes'] / 1e6:.0f} MB ({own['memory_drift']:+.1%} in time)"],
         ["overload", f"{overload['asked']} asked: {overload['made']} made, {overload['refused']} refused"],
         ["without an answer", str(own["lost"])],
+        *([name, _spread(figures["peer"], key)] for name, key in _BESIDE if figures["peer"]),
     ]
     return "\n".join([markdown([figures["image"], ""], rows), tables.bars(figures)])
+
+
+_BESIDE = (
+    ("images, as a multiple of FastAPI's over diffusers", "faster"),
+    ("memory, as a share of its", "memory"),
+    ("start until ready, as a share of its", "start"),
+)
+
+
+def _spread(rounds: Sequence[Mapping[str, Any]], figure: str) -> str:
+    values = [one[figure] for one in rounds]
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -367,6 +241,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--batch", type=int, default=8, help="the server's --max-batch; default: %(default)s")
     parser.add_argument("--workers", type=int, default=1, help="the server's; default: %(default)s")
+    parser.add_argument("--peer", action="store_true", help="measure a loop over diffusers too")
+    parser.add_argument("--rounds", type=int, default=3, help="of both servers; default: %(default)s")
+    parser.add_argument(
+        "--peer-seconds", type=float, default=30.0, help="of load for each; default: %(default)s"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args(arguments)
     if not Path("/proc/self/smaps_rollup").exists():

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
 import torch
 
-from sdrt.errors import ModelNotFoundError
+from sdrt.errors import IntegrityError, ModelNotFoundError
 from sdrt_export.checkpoints.folder import open_folder
 from sdrt_export.checkpoints.weight_files import find_weights, link_name
 from sdrt_export.verify.modules import load_part
@@ -85,6 +87,37 @@ def test_a_missing_index_of_shards_is_said(checkpoint: Callable[[str], Path], tm
     next((folder / "unet").glob("*.index*.json")).unlink()
     with pytest.raises(ModelNotFoundError, match=r"unet lacks the index .* of the shards: download"):
         open_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda told: told.update({"conv_in.bias": told["conv_out.bias"]}),
+            "conv_in.bias' is in '{last}', but it is in {first}",
+        ),
+        (
+            lambda told: told.update(other="no.safetensors"),
+            "'other' is in 'no.safetensors', but no shard has it",
+        ),
+        (lambda told: told.pop("conv_in.bias"), "there is no 'conv_in.bias', but it is in {first}"),
+        (lambda told: told.update({"conv_in.bias": 3}), "weight_map is .*, expected the name of a shard"),
+    ],
+    ids=["wrong shard", "no tensor", "unnamed", "no name"],
+)
+def test_an_index_that_is_wrong_is_refused(
+    checkpoint: Callable[[str], Path], tmp_path: Path, change: Callable[[dict[str, Any]], Any], said: str
+) -> None:
+    folder = half(checkpoint("sd1"), tmp_path / "half", torch.float16, "fp16", "100KB")
+    index = next((folder / "unet").glob("*.index*.json"))
+    values = json.loads(index.read_text(encoding="utf-8"))
+    places = {"first": values["weight_map"]["conv_in.bias"], "last": values["weight_map"]["conv_out.bias"]}
+    assert places["first"] != places["last"]
+    change(values["weight_map"])
+    index.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(IntegrityError, match=said.format(**places)) as caught:
+        open_folder(folder)
+    assert caught.value.path == index
 
 
 def test_other_variants_are_named(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 from sdrt.common.file_kind import PICKLES
 from sdrt.common.safetensors_file import SafetensorsFile, read_header
 from sdrt.errors import IntegrityError, ModelNotFoundError, UnsupportedModelError
+from sdrt_export.checkpoints.shards import check_index
 
 __all__ = ["Weights", "check_numbers", "find_weights", "link_name", "num_elements"]
 
 _SHARD = r"-\d{5}-of-\d{5}"
 # diffusers put the variant behind the number of the shard until version 0.28, and puts it before the number since then.
 _NAME = re.compile(rf"(?P<stem>[^.]+?)(?:{_SHARD})?(?:\.(?P<variant>\w+))?(?:{_SHARD})?\.safetensors")
-_INDEX = re.compile(r"(?P<name>[^.]+)(?:\.\w+)?\.safetensors\.index(?:\.\w+)?\.json")
+_INDEX = re.compile(r"(?P<name>[^.]+)(?:\.(?P<first>\w+))?\.safetensors\.index(?:\.(?P<last>\w+))?\.json")
 # The names that the libraries give their files. A folder may have a text encoder under both names, or a LoRA beside it.
 _STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 # The most precise first. Other variants, such as "non_ema", hold other weights.
@@ -58,7 +59,7 @@ def find_weights(folder: Path, library: str) -> Weights:
     found = _by_variant(folder, _STEMS[library])
     for variant in _VARIANTS:
         if variant in found:
-            files = _whole_or_shards(folder, found[variant])
+            files = _whole_or_shards(folder, found[variant], variant)
             check_numbers(files)
             return Weights(files=files, variant=variant)
     pickles = sorted(file for file in folder.glob("*") if file.suffix in PICKLES)
@@ -98,10 +99,11 @@ def _by_variant(folder: Path, stem: str) -> Mapping[str | None, list[Path]]:
     return found
 
 
-def _whole_or_shards(folder: Path, files: list[Path]) -> list[Path]:
+def _whole_or_shards(folder: Path, files: list[Path], variant: str | None) -> list[Path]:
     """The whole file if there is one, else all shards.
 
-    Raises ModelNotFoundError if a shard is missing, or the index that says what each contains.
+    Raises ModelNotFoundError if a shard is missing, or the index that says what each contains, and IntegrityError if
+    the index is wrong.
     """
     shards = [file for file in files if re.search(_SHARD, file.name)]
     if len(shards) < len(files):
@@ -112,13 +114,26 @@ def _whole_or_shards(folder: Path, files: list[Path]) -> list[Path]:
         for number in range(1, int(re.findall(r"\d{5}", file.name)[-1]) + 1)
         if not (folder / (name := re.sub(r"-\d{5}-of", f"-{number:05}-of", file.name))).is_file()
     ]
-    if not missing and not list(folder.glob("*.safetensors.index*.json")):
-        missing = ["the index (….safetensors.index.json) of the shards"]
-    if missing:
+    index = _index_of(folder, variant)
+    if index is None:
+        missing.append(
+            f"the index (….safetensors.index{f'.{variant}' if variant else ''}.json) of the shards"
+        )
+    if missing or index is None:
         raise ModelNotFoundError.advised(
             f"{folder} lacks {missing[0]}", "download the checkpoint again", path=folder
         )
+    check_index(index, [_header(file) for file in shards])
     return shards
+
+
+def _index_of(folder: Path, variant: str | None) -> Path | None:
+    """The index of a variant's shards."""
+    for file in sorted(folder.glob("*.safetensors.index*.json")):
+        match = _INDEX.fullmatch(file.name)
+        if match and (match["last"] or match["first"]) == variant:
+            return file
+    return None
 
 
 def check_numbers(files: list[Path]) -> None:

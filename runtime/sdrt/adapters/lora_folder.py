@@ -169,9 +169,15 @@ def file_in(path: str | Path, name: str | None = None) -> Path:
 def _trained_as(path: Path) -> str | None:
     """The name that the trainer gave a file. None if it says none, or cannot be read."""
     try:
-        return read_header(path).metadata.get("ss_output_name")
+        state = path.stat()
+        return _output_name(path, state.st_size, state.st_mtime_ns)
     except (SdrtError, OSError):
         return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _output_name(path: Path, size: int, time: int) -> str | None:
+    return read_header(path).metadata.get("ss_output_name")
 
 
 def short_hash(path: Path) -> str:

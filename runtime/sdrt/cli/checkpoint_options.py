@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
 from sdrt.cli import completers
+from sdrt.cli.settings import Decorator, together
 from sdrt.model_folder.embedded import DEFAULT_MODEL
 
 __all__ = ["BESIDE", "CHECKPOINT_OPTIONS", "MODEL_HELP", "beside_options", "model_option"]
@@ -15,7 +15,7 @@ __all__ = ["BESIDE", "CHECKPOINT_OPTIONS", "MODEL_HELP", "beside_options", "mode
 BESIDE = ("vae", "text_encoders", "prediction_type", "config", "controlnet", "ip_adapter", "image_encoder")
 """The options by parameter name."""
 
-CHECKPOINT_OPTIONS: Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]] = (
+CHECKPOINT_OPTIONS: Sequence[Decorator] = (
     click.option(
         "--vae",
         metavar="FILE|FOLDER|ID",
@@ -71,7 +71,7 @@ MODEL_HELP = (
 )
 
 
-def model_option(about: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def model_option(about: str) -> Decorator:
     """The option `--model`. `about` is its help."""
     return click.option(
         "-m",
@@ -84,8 +84,5 @@ def model_option(about: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     )
 
 
-def beside_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a command with these options."""
-    for option in reversed(CHECKPOINT_OPTIONS):
-        command = option(command)
-    return command
+beside_options = together(*CHECKPOINT_OPTIONS)
+"""Adds these options to a command."""

@@ -9,7 +9,7 @@ import click
 from sdrt.cli import completers
 
 __all__ = [
-    "MEMORY_OPTIONS",
+    "RUN_OPTIONS",
     "allow_fallback_option",
     "provider_option",
     "provider_options_option",
@@ -52,7 +52,9 @@ provider_options_option = click.option(
 allow_fallback_option = click.option(
     "--allow-fallback", is_flag=True, help="Let the CPU run what the provider cannot run."
 )
-MEMORY_OPTIONS = (
+RUN_OPTIONS = (
+    provider_options_option,
+    allow_fallback_option,
     click.option(
         "--vae-tiling/--no-vae-tiling",
         default=None,
@@ -66,6 +68,7 @@ MEMORY_OPTIONS = (
         "the U-Net twice for guidance, and run the VAE in tiles.  [default: after memory has run out]",
     ),
 )
+"""What every command that runs a model has beside `--provider`."""
 tune_option = click.option(
     "--tune/--no-tune",
     default=None,

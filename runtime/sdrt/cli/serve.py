@@ -12,14 +12,9 @@ from sdrt.cli import completers
 from sdrt.cli.echo import echo, echo_error
 from sdrt.cli.group import debug_option
 from sdrt.cli.param_types import Memory
-from sdrt.cli.provider_options import (
-    MEMORY_OPTIONS,
-    allow_fallback_option,
-    provider_options_option,
-    tune_option,
-)
+from sdrt.cli.provider_options import RUN_OPTIONS, tune_option
 from sdrt.cli.ray_options import check_ray, check_workers, ray_setup, serve_ray_options
-from sdrt.cli.settings import CONTEXT
+from sdrt.cli.settings import CONTEXT, together
 from sdrt.common.extras import install_command, missing_modules
 from sdrt.errors import ProviderError, RequestError
 from sdrt.model_folder.embedded import DEFAULT_MODEL
@@ -33,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 _DEFAULT_HOST = "127.0.0.1"
+_DEFAULT_PORT = 7860
 
 
 @click.command(context_settings=CONTEXT)
@@ -52,7 +48,9 @@ _DEFAULT_HOST = "127.0.0.1"
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    help="The port to listen on, 0 for any.  [default: 7860, or the next free one]",
+    default=_DEFAULT_PORT,
+    show_default=True,
+    help="The port to listen on, 0 for any. One that is taken is an error, which names the next free one.",
 )
 @click.option(
     "--provider",
@@ -74,12 +72,7 @@ _DEFAULT_HOST = "127.0.0.1"
     type=click.IntRange(1),
     help="CPU threads of each worker.  [default: the cores, divided among the workers]",
 )
-@serve_ray_options
-@provider_options_option
-@allow_fallback_option
-@MEMORY_OPTIONS[0]
-@MEMORY_OPTIONS[1]
-@tune_option
+@together(serve_ray_options, *RUN_OPTIONS, tune_option)
 @click.option(
     "--lora-dir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -97,7 +90,8 @@ _DEFAULT_HOST = "127.0.0.1"
 @click.option(
     "--key-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A file of keys, with a line of NAME:sha256:HASH for each.",
+    help="A file of keys, with a line of NAME:sha256:HASH for each. With :priority after it, jobs of the key may go "
+    "before those of others.",
 )
 @click.option("--new-key", metavar="NAME", help="Print a new key and its line for --key-file instead.")
 @click.option(
@@ -113,6 +107,14 @@ _DEFAULT_HOST = "127.0.0.1"
     multiple=True,
     metavar="NAME",
     help="Another name of this server that requests may use, if it needs no key.",
+)
+@click.option(
+    "--proxy",
+    "proxies",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Believe this proxy's X-Forwarded-Proto and X-Forwarded-For: which scheme and address a client has. An IP "
+    "address or a network. Repeat the option for several.",
 )
 @click.option(
     "--max-queue",
@@ -149,6 +151,21 @@ _DEFAULT_HOST = "127.0.0.1"
     help="Pixels of an image.",
 )
 @click.option(
+    "--max-uploads",
+    type=Memory(),
+    metavar="SIZE",
+    default=256 * 2**20,
+    help="What the server holds of clients at once: bodies, and the images of waiting jobs. A body has at most half of "
+    "it, and at most 64 MiB.  [default: 256 MiB]",
+)
+@click.option(
+    "--silence",
+    type=click.FloatRange(min=0.1),
+    default=30.0,
+    show_default=True,
+    help="Seconds in which the head of a request arrives, and then something more of its body.",
+)
+@click.option(
     "--timeout",
     type=click.FloatRange(min=1),
     default=3600.0,
@@ -160,7 +177,7 @@ _DEFAULT_HOST = "127.0.0.1"
     type=click.FloatRange(min=0),
     default=30.0,
     show_default=True,
-    help="Seconds that what runs may take after Ctrl-C.",
+    help="Seconds that what runs may take after Ctrl-C or SIGTERM.",
 )
 @click.option("--lazy", is_flag=True, help="Open the first model when it is asked for, not at the start.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -199,9 +216,9 @@ def _print_key(name: str) -> None:
     echo(f"line of --key-file:   {line}")
 
 
-def _serve(*, host: str, port: int | None, log_format: str, quiet: bool, **options: Any) -> None:
+def _serve(*, host: str, port: int, log_format: str, quiet: bool, **options: Any) -> None:
     from sdrt.serve.logs import set_up
-    from sdrt.serve.options import DEFAULT_PORT, is_loopback
+    from sdrt.serve.options import is_loopback
 
     made = _options(**options)
     if not made.keys and not is_loopback(host):
@@ -213,11 +230,8 @@ def _serve(*, host: str, port: int | None, log_format: str, quiet: bool, **optio
     set_up(as_json=log_format == "json", quiet=quiet)
     from sdrt.serve.sockets import bound_socket
 
-    wanted = DEFAULT_PORT if port is None else port
-    listening = bound_socket(host, wanted, others=port is None)
+    listening = bound_socket(host, port)
     own = listening.getsockname()[1]
-    if own != wanted and wanted:
-        echo_error(f"port {wanted} is taken, so this server is on {own}")
     shown = f"[{host}]" if ":" in host else host
     # Workers open the model while this process imports FastAPI, which takes as long.
     with _workers(made, options, own) as workers:
@@ -252,13 +266,14 @@ def _options(
     lazy: bool,
     origins: Sequence[str],
     hosts: Sequence[str],
+    proxies: Sequence[str],
     lora_dir: Path | None,
     max_batch: int,
     max_memory: int | None,
     **others: Any,
 ) -> ServeOptions:
     from sdrt.common.control_groups import share_of_cpus
-    from sdrt.serve.options import Limits, ServeOptions
+    from sdrt.serve.options import Limits, ServeOptions, check_proxies
 
     each = [provider for provider in providers or ("auto",) for _ in range(workers or 1)]
     is_elsewhere = others["ray"] is not None
@@ -280,6 +295,7 @@ def _options(
         keys=_keys(api_keys, key_file),
         origins=origins,
         hosts=hosts,
+        proxies=check_proxies(proxies),
         preload=not lazy,
         max_batch=max_batch,
         max_memory=max_memory,
@@ -288,6 +304,8 @@ def _options(
             steps=others["max_steps"],
             images=others["max_images"],
             pixels=others["max_pixels"],
+            uploads=others["max_uploads"],
+            silence=others["silence"],
             timeout=others["timeout"],
             grace=others["grace"],
         ),

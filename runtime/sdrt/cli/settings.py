@@ -1,11 +1,15 @@
-"""What holds for every command."""
+"""What holds for every command, and how options are added to one."""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["COMPLETE", "CONTEXT"]
+__all__ = ["COMPLETE", "CONTEXT", "Command", "Decorator", "together"]
+
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
 
 COMPLETE = "_SDRT_COMPLETE"
 """The environment variable with which a shell asks for completions. click reads it."""
@@ -15,3 +19,14 @@ CONTEXT: dict[str, Any] = {
     "token_normalize_func": operator.methodcaller("replace", "_", "-"),
 }
 """Options accept underscores and hyphens: `--guidance_scale` is `--guidance-scale`. Values stay as typed."""
+
+
+def together(*options: Decorator) -> Decorator:
+    """A decorator that adds these options to a command, in their order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate

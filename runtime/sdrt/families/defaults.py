@@ -130,8 +130,10 @@ def _advice(row: FewSteps, scheduler: Mapping[str, Any]) -> str:
     own = scheduler.get("_class_name")
     if own in CONSISTENCY_SCHEDULERS:
         return ""
-    if row.timesteps is not None:
-        return f"its own scheduler is {own}, but {row.title} was trained for LCM; use --scheduler lcm"
+    trained = str(row.scheduler.get("_class_name"))
+    if trained in CONSISTENCY_SCHEDULERS:
+        name = trained.removesuffix("Scheduler")
+        return f"its own scheduler is {own}, but {row.title} was trained for {name}; use --scheduler {name.lower()}"
     for key, usual, remedy in (
         ("timestep_spacing", None, "use --spacing {}"),
         ("prediction_type", "epsilon", "correct the file"),

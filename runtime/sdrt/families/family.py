@@ -47,6 +47,7 @@ class Family:
         denoiser: the network that runs in every step.
         vae: the VAE's encoder and decoder.
         tasks: the tasks that models of the family may be trained for. The first needs no image.
+        unsupported: the names of other models, by how many input channels their denoiser has beside the latents'.
         default_size: height and width in pixels if the denoiser's config has no `sample_size`.
         noise_schedules: the kinds of noise schedule that the family's models are trained on.
         lacks: the components that an index leaves empty. This distinguishes the family from others with the same
@@ -72,6 +73,7 @@ class Family:
     denoiser: DenoiserSpec = DenoiserSpec()  # noqa: RUF009 - frozen
     vae: VaeSpec = VaeSpec()  # noqa: RUF009 - frozen
     tasks: tuple[Task, ...]
+    unsupported: Mapping[int, str] = field(default_factory=dict)
     default_size: int | None = None
     noise_schedules: tuple[type[NoiseSchedule], ...] = (DiscreteNoiseSchedule, EdmNoiseSchedule)
     lacks: frozenset[str] = frozenset()
@@ -171,8 +173,13 @@ class Family:
         expected = ", ".join(f"{task.in_channels(latent_channels)} ({task.name})" for task in self.tasks)
         labelled = [task.name for task in self.tasks if task.has_noise_level]
         only = f". Only models for {labelled[0]} have class labels" if labelled else ""
+        more = channels_in - latent_channels if isinstance(channels_in, int) else 0
+        known = (
+            f" (it is {self.unsupported[more]}, which is not supported)" if more in self.unsupported else ""
+        )
         raise UnsupportedModelError(
-            f"{self.denoiser.component} takes {channels_in} channels, {'with' if labels else 'without'} class labels, "
+            f"{self.denoiser.component} takes {channels_in} channels{known}, "
+            f"{'with' if labels else 'without'} class labels, "
             f"and returns {channels_out}; the latents have {latent_channels}: expected to take {expected}{only}",
             component=self.denoiser.component,
         )

@@ -2,7 +2,7 @@
 
 Most have no record of these settings in their files, so sdrt goes by their names. A row is for a published model and
 for models named after it. Names of merges, such as "…XL Lightning", do not say the number of steps, so no row is for
-them.
+them. Merges of LCM and TCD have rows: these run in any small number of steps.
 """
 
 from __future__ import annotations
@@ -51,6 +51,12 @@ _HYPER = f"{_HUB}/ByteDance/Hyper-SD"
 _DMD2 = f"{_HUB}/tianweiy/DMD2"
 _TURBO = f"{_HUB}/docs/diffusers/using-diffusers/sdxl_turbo"
 
+CONSISTENCY_SCHEDULERS: Mapping[str, tuple[int, float, str]] = {
+    "LCMScheduler": (4, 1.0, f"{_HUB}/docs/diffusers/using-diffusers/inference_with_lcm_lora"),
+    "TCDScheduler": (4, 0.0, f"{_HUB}/docs/diffusers/using-diffusers/inference_with_tcd_lora"),
+}
+"""Steps, guidance and source for schedulers that only distilled models have as their own."""
+
 
 def _lightning(steps: int, **scheduler: Any) -> FewSteps:
     return FewSteps(
@@ -86,6 +92,20 @@ def _on_timesteps(*timesteps: int, title: str, pattern: str, source: str) -> Few
     )
 
 
+def _consistency(class_name: str) -> FewSteps:
+    """Models of any number of steps that are named after the method, such as merges of its LoRA."""
+    steps, guidance, source = CONSISTENCY_SCHEDULERS[class_name]
+    title = class_name.removesuffix("Scheduler")
+    return FewSteps(
+        title=title,
+        pattern=rf"\b{title.lower()}\b",
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        scheduler={"_class_name": class_name},
+        source=source,
+    )
+
+
 FEW_STEPS: Sequence[FewSteps] = (
     FewSteps(
         title="SD-Turbo",
@@ -114,14 +134,9 @@ FEW_STEPS: Sequence[FewSteps] = (
     _on_timesteps(399, title="DMD2 for 1 step", pattern=r"\bdmd 2 (sdxl )?1 step\b", source=_DMD2),
     # This row is also for merges named after it. They contain its LoRA, which is for 4 steps.
     _on_timesteps(999, 749, 499, 249, title="DMD2 for 4 steps", pattern=r"\bdmd 2\b", source=_DMD2),
+    *(_consistency(name) for name in CONSISTENCY_SCHEDULERS),
 )
 """The first row whose pattern is in a name counts."""
-
-CONSISTENCY_SCHEDULERS: Mapping[str, tuple[int, float, str]] = {
-    "LCMScheduler": (4, 1.0, f"{_HUB}/docs/diffusers/using-diffusers/inference_with_lcm_lora"),
-    "TCDScheduler": (4, 0.0, f"{_HUB}/docs/diffusers/using-diffusers/inference_with_tcd_lora"),
-}
-"""Steps, guidance and source for schedulers that only distilled models have as their own."""
 
 
 def few_steps_of(*names: str | None) -> FewSteps | None:

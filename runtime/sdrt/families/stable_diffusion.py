@@ -104,6 +104,7 @@ STABLE_DIFFUSION = Family(
         "requires_safety_checker": False,
     },
     tasks=_TASKS,
+    unsupported={1: "Stable Diffusion 2 with depth"},
     checks_images=True,
     default_size=512,
 )

@@ -16,13 +16,15 @@ from starlette.responses import Response
 from sdrt.common.version import __version__
 from sdrt.serve.access import Access
 from sdrt.serve.answers import error_response, refusal
-from sdrt.serve.body import BodyLimit
+from sdrt.serve.body_limits import BodyLimits
+from sdrt.serve.counts import RequestCounts
 from sdrt.serve.errors import ServeError
 from sdrt.serve.options import ServeOptions
 from sdrt.serve.request_log import RequestLog
 from sdrt.serve.routes import a1111, health, info, jobs, openai, page
 from sdrt.serve.service import Service
 from sdrt.serve.task import Failure
+from sdrt.serve.uploads import Uploads
 from sdrt.serve.workers import Workers
 
 __all__ = ["make_app"]
@@ -43,9 +45,11 @@ def make_app(
         lost: called when there are no workers, and will be none.
     """
 
+    uploads, requests = Uploads(options.limits.uploads), RequestCounts()
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service = app.state.service = Service(options, workers)
+        service = app.state.service = Service(options, workers, uploads)
         app.state.a1111_clients = a1111.Clients()
         service.dispatcher.start()
         watch = asyncio.ensure_future(_tell_of_loss(service, lost))
@@ -63,7 +67,7 @@ def make_app(
         # Their pages load scripts from another site.
         docs_url=None,
         redoc_url=None,
-        middleware=_middleware(options),
+        middleware=_middleware(options, uploads, requests),
         exception_handlers={
             ServeError: _refused,
             RequestValidationError: _invalid,
@@ -71,14 +75,16 @@ def make_app(
             Exception: _unexpected,
         },
     )
+    app.state.requests = requests
     for module in (health, openai, a1111, jobs, info, page):
         app.include_router(module.router)
     return app
 
 
-def _middleware(options: ServeOptions) -> list[Middleware]:
+def _middleware(options: ServeOptions, uploads: Uploads, requests: RequestCounts) -> list[Middleware]:
     """What requests pass through, the outermost first."""
-    own = (Middleware(RequestLog), Middleware(BodyLimit, options.limits.body, refusal))
+    log = Middleware(RequestLog, requests)
+    bodies = Middleware(BodyLimits, options.limits, uploads, refusal)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=list(options.origins),
@@ -88,7 +94,7 @@ def _middleware(options: ServeOptions) -> list[Middleware]:
         expose_headers=["Retry-After", "X-Request-ID", "X-Should-Retry"],
     )
     access = Middleware(Access, options.keys, options.origins, options.hosts, refusal)
-    return [own[0], *([cors] if options.origins else []), access, own[1]]
+    return [log, *([cors] if options.origins else []), access, bodies]
 
 
 async def _tell_of_loss(service: Service, lost: Callable[[Failure], object]) -> None:

@@ -8,6 +8,7 @@ import binascii
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from sdrt.adapters.lora_folder import LoraFolder
@@ -94,7 +95,7 @@ def decoded(text: str, field: str) -> bytes:
         ) from None
 
 
-def lora_files(
+async def lora_files(
     service: Service, wanted: Sequence[tuple[str, float, float]], field: str
 ) -> list[LoraFile] | None:
     """The files of LoRAs that are asked for by their names, with their weights in the text encoders and the U-Net.
@@ -107,10 +108,15 @@ def lora_files(
     if service.lora_dir is None:
         raise ServeError(400, f"{field}: this server has no LoRAs (sdrt serve --lora-dir)", field=field)
     try:
-        folder = LoraFolder(service.lora_dir)
-        return [LoraFile(folder.find(name), text, unet) for name, text, unet in wanted]
+        # For a name that no file has, it reads the heads of all files.
+        return await asyncio.to_thread(_found, service.lora_dir, wanted)
     except SdrtError as error:
         raise ServeError(400, _without_folder(str(error), service), field=field) from None
+
+
+def _found(path: Path, wanted: Sequence[tuple[str, float, float]]) -> list[LoraFile]:
+    folder = LoraFolder(path)
+    return [LoraFile(folder.find(name), text, unet) for name, text, unet in wanted]
 
 
 def _without_folder(message: str, service: Service) -> str:

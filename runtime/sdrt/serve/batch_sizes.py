@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections import OrderedDict
+import statistics
+from collections import Counter, OrderedDict, deque
 
 from sdrt.serve.task import ImageTask
 
@@ -11,58 +11,114 @@ __all__ = ["BatchSizes"]
 
 _GAIN = 0.95
 """A larger number must take at most this share of the seconds for each image."""
+_ENOUGH = 3
+"""Runs after which a number is judged. A single one may have met a busy machine."""
+_KEPT = 5
+"""Runs of each number that count, the latest."""
+_AHEAD = 2
+"""How many larger numbers are tried. Two may be no faster than one where four are."""
+_AGAIN = 50
+"""After so many runs, a neighbour of the best number is measured again."""
 _MOST_KINDS = 256
 
 
 class BatchSizes:
     """Learns from finished runs. Tasks that can share a run are of one kind, which begins with a single task.
 
-    The number doubles as long as that is faster. So memory grows only where it brings something.
+    The number doubles as long as that may be faster. So memory grows only where it brings something, or is tried.
 
     Args:
         most: the largest number.
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        # For each kind, seconds for an image by the number of tasks: the fewest that were measured.
-        self._seconds: OrderedDict[str, dict[int, float]] = OrderedDict()
+        self._numbers = _doubled(most)
+        self._kinds: OrderedDict[str, _Kind | None] = OrderedDict()
 
     def size_for(self, task: ImageTask) -> int:
         """How many tasks like this one to make in the next run, if as many wait."""
-        seconds = self._seconds.get(task.kind) if self._learns_of(task) else None
-        if not seconds:
-            return 1
-        best = self._best(seconds)
-        larger = min(2 * best, self._most)
-        return best if any(number > best for number in seconds) else larger
+        kind = self._kinds.get(task.kind) if self._learns_of(task) else None
+        return 1 if kind is None else kind.next()
 
     def note(self, task: ImageTask, number: int, seconds: float) -> None:
         """A run of `number` tasks took this long."""
         if not self._learns_of(task):
             return
-        known = self._seconds.get(task.kind)
-        if known is None:
-            # The first run also opens the model.
-            self._seconds[task.kind] = {}
-            if len(self._seconds) > _MOST_KINDS:
-                self._seconds.popitem(last=False)
+        if task.kind not in self._kinds:
+            self._kinds[task.kind] = None  # the first run also opens the model
+            if len(self._kinds) > _MOST_KINDS:
+                self._kinds.popitem(last=False)
             return
-        self._seconds.move_to_end(task.kind)
-        known[number] = min(known.get(number, math.inf), seconds / number)
+        self._kind(task).note(number, seconds)
 
     def failed(self, task: ImageTask, number: int) -> None:
         """A run of `number` tasks failed, which one of them alone may not."""
         if number > 1 and self._learns_of(task):
-            self._seconds.setdefault(task.kind, {}).setdefault(number, math.inf)
+            self._kind(task).failed(number)
+
+    def _kind(self, task: ImageTask) -> _Kind:
+        kind = self._kinds.get(task.kind) or _Kind(self._numbers)
+        self._kinds[task.kind] = kind
+        self._kinds.move_to_end(task.kind)
+        return kind
 
     def _learns_of(self, task: ImageTask) -> bool:
-        return self._most > 1 and task.is_alone
+        return len(self._numbers) > 1 and task.is_alone
 
-    def _best(self, seconds: dict[int, float]) -> int:
+
+class _Kind:
+    """What is known of tasks that take equally long."""
+
+    def __init__(self, numbers: tuple[int, ...]) -> None:
+        self._numbers = numbers
+        # Seconds for an image, of the latest runs of each number.
+        self._seconds: dict[int, deque[float]] = {number: deque(maxlen=_KEPT) for number in numbers}
+        self._runs = 0
+        self._failures: Counter[int] = Counter()
+
+    def note(self, number: int, seconds: float) -> None:
+        """A run of `number` tasks took this long."""
+        # Five were fewer than the eight that were wanted, and tell about four.
+        fits = [one for one in self._numbers if one <= number]
+        if fits:
+            self._seconds[fits[-1]].append(seconds / number)
+            self._runs += 1
+
+    def failed(self, number: int) -> None:
+        """So many did not work. The second time, they and more are too many: the first may have had another cause."""
+        self._failures[number] += 1
+        if self._failures[number] >= 2:
+            self._numbers = tuple(one for one in self._numbers if one < number)
+
+    def next(self) -> int:
+        """The number for the next run."""
+        place = self._numbers.index(self._best())
+        ahead = self._numbers[place + 1 : place + 1 + _AHEAD]
+        for number in ahead:
+            if len(self._seconds[number]) < _ENOUGH:
+                return number
+        if self._runs % _AGAIN == 0:
+            return self._neighbour(place)
+        return self._numbers[place]
+
+    def _best(self) -> int:
         """The number that is fastest. A larger one must be faster by a margin, since measurements differ."""
-        best = 0
-        for number in sorted(seconds):
-            if not best or seconds[number] < _GAIN * seconds[best]:
-                best = number
+        best, least = 1, float("inf")
+        for number in self._numbers:
+            if (known := self._seconds[number]) and (seconds := statistics.median(known)) < _GAIN * least:
+                best, least = number, seconds
         return best
+
+    def _neighbour(self, place: int) -> int:
+        """The next larger number, and the next time the next smaller one."""
+        is_up = self._runs // _AGAIN % 2 == 0
+        wanted = place + (1 if is_up else -1)
+        return self._numbers[min(max(wanted, 0), len(self._numbers) - 1)]
+
+
+def _doubled(most: int) -> tuple[int, ...]:
+    """1, 2, 4 and so on, and at last `most`."""
+    numbers = [1]
+    while numbers[-1] < most:
+        numbers.append(min(2 * numbers[-1], most))
+    return tuple(numbers)

@@ -1,4 +1,4 @@
-"""Bodies of requests: strict JSON, in bounded memory."""
+"""Bodies of requests: strict JSON."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from fastapi import Request
 from fastapi.routing import APIRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sdrt.serve.errors import ServeError
 
-__all__ = ["BodyLimit", "StrictRoute", "loads"]
+__all__ = ["StrictRoute", "loads"]
 
 _DEEPEST = 64
 _MOST_MARKS = 100_000
@@ -110,52 +108,3 @@ class StrictRoute(APIRoute):
             return await handler(strict)
 
         return handle
-
-
-class _TooLargeError(Exception):
-    pass
-
-
-class BodyLimit:
-    """Refuses bodies of more than `most` bytes, before they are in memory.
-
-    Args:
-        app: the application.
-        most: the limit in bytes.
-        refuse: the application that answers in its place.
-    """
-
-    def __init__(self, app: ASGIApp, most: int, refuse: Callable[[Scope, ServeError], ASGIApp]) -> None:
-        self._app, self._most, self._refuse = app, most, refuse
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, counting its bytes."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        error = ServeError(413, f"the body has more than {self._most} bytes, the most that this server takes")
-        said = dict(scope["headers"]).get(b"content-length", b"0")
-        if said.isdigit() and int(said) > self._most:
-            await self._refuse(scope, error)(scope, receive, send)
-            return
-        started, count = False, 0
-
-        async def counted() -> Message:
-            nonlocal count
-            message = await receive()
-            count += len(message.get("body", b""))
-            if count > self._most:
-                raise _TooLargeError
-            return message
-
-        async def noted(message: Message) -> None:
-            nonlocal started
-            # FastAPI takes any error while it reads a body for a wrong body, and answers that.
-            if started or count <= self._most:
-                started = True
-                await send(message)
-
-        with suppress(_TooLargeError):
-            await self._app(scope, counted, noted)
-        if count > self._most and not started:
-            await self._refuse(scope, error)(scope, receive, send)

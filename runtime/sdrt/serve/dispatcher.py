@@ -9,6 +9,7 @@ from typing import Any
 from sdrt.serve.batch_sizes import BatchSizes
 from sdrt.serve.job import Job
 from sdrt.serve.job_queue import JobQueue
+from sdrt.serve.slot import Slot
 from sdrt.serve.task import Failure
 from sdrt.serve.worker_process import Cancelled, Done, Failed, Lost, Ready, Stepped
 from sdrt.serve.workers import Worker, Workers
@@ -19,36 +20,11 @@ log = logging.getLogger("sdrt.serve")
 
 _MOST_ATTEMPTS = 3
 """A job that was in a worker's hands when it died runs again, as it may not be why. This often, at most."""
-_MOST_DEATHS = 5
-"""When so many workers in a row die before they are ready, no more are started."""
+_PAUSES = (0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds before another worker takes the place of one that died before it was ready, by how many in a row did. A
+lack of memory may pass. After the last, no more are started."""
 _PATIENCE = 60.0
 """Seconds in which a worker should stop a run that took too long. One that does not is ended."""
-
-
-class Slot:
-    """A place for a worker, and the jobs that it makes now.
-
-    Attributes:
-        place: its number.
-        worker: the worker. None before the first start, and when no more are started.
-        jobs: the jobs of its run.
-        number: the number of its run.
-        is_ready: whether it takes runs.
-    """
-
-    def __init__(self, place: int) -> None:
-        self.place = place
-        self.worker: Worker | None = None
-        self.jobs: list[Job] = []
-        self.number = 0
-        self.is_ready = False
-        self.deaths = 0
-        self.provider: str | None = None
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it can take a run."""
-        return self.is_ready and not self.jobs
 
 
 class Dispatcher:
@@ -90,7 +66,7 @@ class Dispatcher:
     @property
     def is_lost(self) -> bool:
         """Whether there are no workers, and will be none."""
-        return not any(slot.worker is not None for slot in self.slots)
+        return all(slot.is_given_up for slot in self.slots)
 
     @property
     def is_ready(self) -> bool:
@@ -157,6 +133,8 @@ class Dispatcher:
 
     def _end_workers(self) -> None:
         for slot in self.slots:
+            if slot.next_start is not None:
+                slot.next_start.cancel()
             if slot.worker is not None:
                 end = slot.worker.kill if slot.jobs else slot.worker.stop
                 end()
@@ -201,10 +179,14 @@ class Dispatcher:
             worker.kill()
 
     def _start(self, slot: Slot) -> None:
-        slot.is_ready, slot.jobs = False, []
-        slot.worker = self._workers.start(
-            slot.place, lambda worker, message: self._heard(slot, worker, message)
-        )
+        slot.is_ready, slot.jobs, slot.next_start = False, [], None
+        try:
+            slot.worker = self._workers.start(
+                slot.place, lambda worker, message: self._heard(slot, worker, message)
+            )
+        except OSError as error:  # the machine has no memory or no place for another process
+            log.error("no worker can be started: %s", error)
+            self._start_again(slot)
 
     def _heard(self, slot: Slot, worker: Worker, message: Any) -> None:
         if worker is not slot.worker:
@@ -232,7 +214,7 @@ class Dispatcher:
         self.failure = failure
         worker.kill()  # heard when it has ended
         if slot.provider is None:
-            slot.deaths = _MOST_DEATHS  # the server ends, and says why
+            slot.deaths = len(_PAUSES) + 1  # the server ends, and says why
         else:
             log.error("%s cannot open its first model: %s", worker.name, failure.message)
 
@@ -285,18 +267,27 @@ class Dispatcher:
 
     def _died(self, slot: Slot, worker: Worker) -> None:
         jobs, slot.jobs, slot.is_ready = slot.jobs, [], False
+        if jobs:
+            # So many images at once may have taken more memory than there is.
+            self._sizes.failed(jobs[0].task, len(jobs))
         for job in reversed(jobs):
             self._after_death(job)
         if self._is_stopping:
             return
         self.worker_restarts += 1
-        if slot.deaths < _MOST_DEATHS:
+        if slot.deaths <= len(_PAUSES):
             log.error("%s %s", worker.name, worker.end)
+        self._start_again(slot)
+
+    def _start_again(self, slot: Slot) -> None:
+        """Start another worker, after a while if several ended in a row."""
         slot.deaths += 1
-        if slot.deaths < _MOST_DEATHS:
-            self._start(slot)
-        else:
+        if slot.deaths > len(_PAUSES):
             self._give_up(slot)
+        elif pause := _PAUSES[slot.deaths - 1]:
+            slot.next_start = asyncio.get_running_loop().call_later(pause, self._start, slot)
+        else:
+            self._start(slot)
 
     def _after_death(self, job: Job) -> None:
         self._stop_timer(job)
@@ -309,8 +300,8 @@ class Dispatcher:
 
     def _give_up(self, slot: Slot) -> None:
         """Start no more workers here. Without any, nobody waits in vain."""
-        slot.worker = None
-        message = f"workers end as soon as they start ({_MOST_DEATHS} in a row)"
+        slot.worker, slot.is_given_up = None, True
+        message = f"workers end as soon as they start ({slot.deaths} in a row)"
         self.failure = self.failure or Failure(kind="WorkerError", message=message)
         if self.is_lost:
             self._lose(self.failure)
@@ -326,7 +317,7 @@ class Dispatcher:
         while (waiting := self.queue.take()) is not None:
             waiting.fail(failure)
         for slot in self.slots:
-            slot.worker, slot.is_ready = None, False
+            slot.worker, slot.is_ready, slot.is_given_up = None, False, True
         self._lost.set()
 
 

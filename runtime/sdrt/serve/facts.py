@@ -44,7 +44,7 @@ def offered(service: Service) -> dict[str, Any]:
             "images": limits.images,
             "steps": limits.steps,
             "pixels": limits.pixels,
-            "body": limits.body,
+            "body": limits.largest_body,
         },
     }
 

@@ -17,8 +17,8 @@ from sdrt.errors import RequestError, SdrtError
 __all__ = ["Keys", "key_of_header", "new_key", "read_keys"]
 
 _FEWEST = 16  # characters: shorter ones could be guessed
-_LINE = re.compile(r"([A-Za-z0-9_.-]{1,64}):sha256:([0-9a-f]{64})")
-_FITS = "lines of NAME:sha256:HASH, as sdrt serve --new-key NAME prints them"
+_LINE = re.compile(r"([A-Za-z0-9_.-]{1,64}):sha256:([0-9a-f]{64})(:priority)?")
+_FITS = "lines of NAME:sha256:HASH, as sdrt serve --new-key NAME prints them, maybe with :priority at the end"
 
 
 def _hash(key: str) -> bytes:
@@ -28,9 +28,15 @@ def _hash(key: str) -> bytes:
 
 @dataclass(frozen=True)
 class Keys:
-    """The hashes of keys, with their names."""
+    """The hashes of keys, with their names.
+
+    Attributes:
+        hashes: the names and hashes.
+        first: the names of the keys whose jobs may go before those of others.
+    """
 
     hashes: tuple[tuple[str, bytes], ...] = ()
+    first: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
         return bool(self.hashes)
@@ -39,6 +45,10 @@ class Keys:
     def names(self) -> frozenset[str]:
         """The names of the keys."""
         return frozenset(name for name, _ in self.hashes)
+
+    def may_go_first(self, name: str) -> bool:
+        """Whether jobs of a key may have a priority above 0. Without keys, those of anyone may."""
+        return not self.hashes or name in self.first
 
     def name_of(self, key: str) -> str | None:
         """The name of a key. None for one that is not known. Takes the same time for every key."""
@@ -64,11 +74,13 @@ class Keys:
         return cls(tuple((f"key-{number}", _hash(key)) for number, key in enumerate(listed, start=1)))
 
     def __add__(self, other: Keys) -> Keys:
-        return Keys(self.hashes + other.hashes)
+        return Keys(self.hashes + other.hashes, self.first | other.first)
 
 
 def read_keys(path: Path) -> Keys:
     """The keys of a file with a line for each, `NAME:sha256:HASH`. Empty lines and those that begin with # are skipped.
+
+    With `:priority` at the end of its line, jobs of a key may go before those of others.
 
     Raises:
         RequestError: a line is something else, or there is no key: the server would then ask for none.
@@ -78,7 +90,7 @@ def read_keys(path: Path) -> Keys:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeError) as error:
         raise SdrtError(f"{path} cannot be read: {error}", path=path) from error
-    hashes = []
+    hashes, first = [], set()
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
@@ -88,9 +100,11 @@ def read_keys(path: Path) -> Keys:
                 f"line {number} of {path} is no key", _FITS, argument="api_keys", path=path
             )
         hashes.append((found[1], bytes.fromhex(found[2])))
+        if found[3]:
+            first.add(found[1])
     if not hashes:
         raise RequestError.expected(f"{path} has no keys", _FITS, argument="api_keys", path=path)
-    return Keys(tuple(hashes))
+    return Keys(tuple(hashes), frozenset(first))
 
 
 def new_key(name: str) -> tuple[str, str]:

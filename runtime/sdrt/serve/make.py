@@ -200,7 +200,7 @@ def encoded(image: Image, file_format: FileFormat, text: str | None = None) -> b
         RequestError: the format cannot hold the image.
     """
     target = FORMATS[file_format.suffix]
-    if file_format.quality is not None and target.options:
+    if file_format.quality is not None and "quality" in target.options:
         target = Format(
             name=target.name,
             options=target.options | {"quality": file_format.quality},

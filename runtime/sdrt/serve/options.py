@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sdrt.errors import RequestError
 from sdrt.serve.keys import Keys
 from sdrt.serve.served_model import ServedModel
 from sdrt.serve.worker_process import WorkerSetup
 
-__all__ = ["DEFAULT_PORT", "Limits", "ServeOptions", "is_loopback"]
-
-DEFAULT_PORT = 7860
+__all__ = ["Limits", "ServeOptions", "check_proxies", "is_loopback"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +22,10 @@ class Limits:
 
     Attributes:
         queue: jobs that may wait.
-        body: bytes of a request.
+        side_work: images that may be there for work in the server itself, such as enlarging.
+        body: bytes of a request. It may take at most half of `uploads`, as its images count once more.
+        uploads: bytes of all bodies, and of the images of jobs that wait or run, at once.
+        silence: seconds in which the head of a request arrives, and in which something of its body does.
         images: images of a request.
         steps: steps of an image.
         pixels: pixels of an image, its own or one that the user gives.
@@ -33,7 +35,10 @@ class Limits:
     """
 
     queue: int = 64
+    side_work: int = 16
     body: int = 64 * 2**20
+    uploads: int = 256 * 2**20
+    silence: float = 30.0
     images: int = 16
     steps: int = 150
     pixels: int = 2048 * 2048
@@ -41,6 +46,11 @@ class Limits:
     kept_seconds: float = 600.0
     kept_bytes: int = 256 * 2**20
     grace: float = 30.0
+
+    @property
+    def largest_body(self) -> int:
+        """The bytes that a request may have."""
+        return min(self.body, self.uploads // 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +65,7 @@ class ServeOptions:
         keys: the keys of which a request must have one. Empty for none.
         origins: other sites whose pages may use the server.
         hosts: further names of this server, which requests may have in their `Host`.
+        proxies: addresses and networks whose `X-Forwarded-Proto` and `X-Forwarded-For` are believed.
         preload: whether to open the first model before the server says that it is ready.
         max_batch: how many jobs may share a run, where that is faster.
         max_memory: bytes of a worker above which it lets go of models.
@@ -68,6 +79,7 @@ class ServeOptions:
     keys: Keys = field(default_factory=Keys)
     origins: Sequence[str] = ()
     hosts: Sequence[str] = ()
+    proxies: Sequence[str] = ()
     preload: bool = True
     max_batch: int = 8
     max_memory: int | None = None
@@ -86,6 +98,22 @@ class ServeOptions:
             )
             for provider in self.providers
         ]
+
+
+def check_proxies(given: Sequence[str]) -> Sequence[str]:
+    """The addresses and networks of proxies.
+
+    Raises:
+        RequestError: one is neither. Names are refused, as nothing tells who has one.
+    """
+    for text in given:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            raise RequestError.expected(
+                f"--proxy is {text!r}", "an address or network such as 10.0.0.0/8", argument="proxies"
+            ) from None
+    return given
 
 
 def is_loopback(host: str) -> bool:

@@ -11,6 +11,8 @@ from urllib.parse import quote
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sdrt.serve.counts import RequestCounts
+
 __all__ = ["RequestLog"]
 
 log = logging.getLogger("sdrt.serve.access")
@@ -20,13 +22,17 @@ _QUIET = ("/healthz", "/readyz", "/metrics")
 
 
 class RequestLog:
-    """Gives each request an id (`X-Request-ID`, the client's own if it has one) and logs its answer.
+    """Gives each request an id (`X-Request-ID`, the client's own if it has one), and logs and counts its answer.
 
     The answer with an image says how long its worker took (`Server-Timing`).
+
+    Args:
+        app: the application.
+        counts: counts the answers.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, counts: RequestCounts) -> None:
+        self._app, self._counts = app, counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
@@ -44,13 +50,15 @@ class RequestLog:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
-                if (seconds := scope["state"].get("worker_seconds")) is not None:
-                    headers["server-timing"] = f"worker;dur={1000 * seconds:.2f}"
+                if (taken := scope["state"].get("worker_seconds")) is not None:
+                    headers["server-timing"] = f"worker;dur={1000 * taken:.2f}"
             await send(message)
 
         try:
             await self._app(scope, receive, with_id)
         finally:
+            seconds = time.perf_counter() - started
+            self._counts.add(scope, status, seconds)
             if scope["path"] not in _QUIET:
                 facts = {
                     "request_id": request_id,
@@ -58,7 +66,7 @@ class RequestLog:
                     # Without escapes, a path with a line break would write lines of its own.
                     "path": quote(scope["path"], safe="/:@!$&'()*+,;="),
                     "status": status,
-                    "seconds": round(time.perf_counter() - started, 4),
+                    "seconds": round(seconds, 4),
                     "client": scope["state"].get("client"),
                 }
                 log.info("request", extra={"facts": facts})

@@ -14,6 +14,7 @@ from sdrt.errors import SdrtError
 from sdrt.serve.app import make_app
 from sdrt.serve.errors import error_of
 from sdrt.serve.options import ServeOptions
+from sdrt.serve.patient_protocol import protocol
 from sdrt.serve.task import Failure
 from sdrt.serve.workers import Workers
 
@@ -87,11 +88,13 @@ def serve(
     app = make_app(options, workers, lost)
     config = uvicorn.Config(
         app,
+        http=protocol(options.limits.silence),
         log_config=None,
         access_log=False,
         server_header=False,
-        # Any local client could otherwise say that it is another one.
-        proxy_headers=False,
+        # Any local client could otherwise say that it is another one: uvicorn would believe those of 127.0.0.1.
+        proxy_headers=bool(options.proxies),
+        forwarded_allow_ips=list(options.proxies),
         lifespan="on",
         ws="none",
         timeout_keep_alive=75,

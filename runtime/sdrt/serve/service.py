@@ -5,51 +5,38 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from sdrt.serve.counts import JobCounts
 from sdrt.serve.dispatcher import Dispatcher
 from sdrt.serve.errors import ServeError, of_failure, queue_full
 from sdrt.serve.job import Job
 from sdrt.serve.job_queue import JobQueue, QueueFullError
 from sdrt.serve.options import ServeOptions
+from sdrt.serve.side_work import SideWork
 from sdrt.serve.task import ImageTask
+from sdrt.serve.uploads import Uploads
 from sdrt.serve.worker import LocalWorkers
 from sdrt.serve.workers import Workers
 
-__all__ = ["Counts", "Service"]
+__all__ = ["Service"]
 
 _MOST_JOBS = 10_000
 """How many jobs are kept, also of those that made nothing."""
 
 
-@dataclass
-class Counts:
-    """What the server has done since it started."""
-
-    by_status: Counter[str] = field(default_factory=Counter)
-    refused: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
-
-    def add(self, job: Job) -> None:
-        """Count a job that is over."""
-        self.by_status[job.status.value] += 1
-        self.images += len(job.made.images) if job.made else 0
-        if job.started is not None and job.finished is not None:
-            self.seconds += job.finished - job.started
-            self.waited += job.started - job.created
-
-
 class Service:
     """Accepts tasks and keeps their results for a while. All methods belong to the thread of the event loop."""
 
-    def __init__(self, options: ServeOptions, workers: Workers | None = None) -> None:
+    def __init__(
+        self, options: ServeOptions, workers: Workers | None = None, uploads: Uploads | None = None
+    ) -> None:
         self.options, self.limits = options, options.limits
+        self.uploads = uploads or Uploads(options.limits.uploads)
         self.queue = JobQueue(options.limits.queue, options.keys.names)
+        self.side_work = SideWork(options.limits.side_work)
         self.dispatcher = Dispatcher(
             self.queue,
             workers or LocalWorkers(options.setups()),
@@ -58,7 +45,7 @@ class Service:
         )
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._seconds_per_job = 1.0
-        self.counts = Counts()
+        self.counts = JobCounts()
         self._watchers: set[asyncio.Task[None]] = set()
         self.default_model = options.models[0].name
         self.started = time.time()
@@ -79,21 +66,26 @@ class Service:
         """Accept a task.
 
         Raises:
-            ServeError: the server is shutting down, or too many jobs wait.
+            ServeError: the server is shutting down, the client may not go first, or too many jobs or bytes wait.
         """
         if self.is_stopping:
             raise ServeError(503, "the server is shutting down", code="shutting_down")
         if (failure := self.dispatcher.failure) is not None and self.dispatcher.is_lost:
             raise of_failure(failure)
+        if priority > 0 and not self.options.keys.may_go_first(client):
+            raise _not_first(priority)
         job = Job(task=task, client=client, priority=priority)
+        files = task.files
+        self.uploads.hold(files)
         try:
             self.queue.put(job)
         except QueueFullError:
+            self.uploads.let_go(files)
             self.counts.refused += 1
             raise queue_full(len(self.queue), self._retry_after()) from None
         self._forget_old()
         self._jobs[job.id] = job
-        watcher = asyncio.ensure_future(self._note(job))
+        watcher = asyncio.ensure_future(self._note(job, files))
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
         self.dispatcher.wake()
@@ -140,9 +132,10 @@ class Service:
         """How many jobs are before a waiting one. None if it does not wait."""
         return next((place for place, one in enumerate(self.queue) if one is job), None)
 
-    async def _note(self, job: Job) -> None:
-        """After a job, count it, make room for its result, and learn how long one takes, for `Retry-After`."""
+    async def _note(self, job: Job, files: list[bytes]) -> None:
+        """After a job, let go of its images, count it, make room for its result, and learn how long one takes."""
         await job.over()
+        self.uploads.let_go(files)
         self.counts.add(job)
         self._forget_old()
         if job.started is not None and job.finished is not None:
@@ -168,3 +161,12 @@ class Service:
 
 def _end(job: Job) -> float:
     return job.finished or 0.0
+
+
+def _not_first(priority: int) -> ServeError:
+    return ServeError(
+        403,
+        f"priority is {priority}, and jobs of this key may not go before others: expected at most 0",
+        field="priority",
+        code="priority_not_allowed",
+    )

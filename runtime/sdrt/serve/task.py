@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -66,6 +66,11 @@ class ImageTask:
             and self._common() == other._common()
         )
 
+    @property
+    def files(self) -> list[bytes]:
+        """The user's images."""
+        return [data for value in self.settings.values() if _is_file(value) for data in _flat(value)]
+
     def without_files(self) -> ImageTask:
         """The task without the user's images, which take memory."""
         kept = {name: value for name, value in self.settings.items() if not _is_file(value)}
@@ -100,6 +105,14 @@ class ImageTask:
 def _is_file(value: Any) -> bool:
     """Whether a setting is the content of a file, or of several."""
     return isinstance(value, bytes) or (isinstance(value, list) and any(map(_is_file, value)))
+
+
+def _flat(value: Any) -> Iterator[bytes]:
+    if isinstance(value, bytes):
+        yield value
+    elif isinstance(value, list):
+        for one in value:
+            yield from _flat(one)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from fastapi import Request
 
@@ -14,8 +14,13 @@ from sdrt.serve.job import Job, Status
 from sdrt.serve.service import Service
 from sdrt.serve.task import Made, Progress
 
-__all__ = ["begun", "made_or_raise", "wait_for"]
+__all__ = ["SILENCE", "SILENT", "begun", "made_or_raise", "side_work", "wait_for", "with_pauses"]
 
+SILENT = ": waiting\n\n"
+"""A comment in a stream of events, which keeps proxies from closing a connection on which nothing happens."""
+SILENCE = 15.0
+"""Seconds without an event before it. Proxies often wait for a minute, some for half of one."""
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -48,37 +53,68 @@ async def wait_for(
 
 async def begun(
     request: Request, service: Service, job: Job, fields: Mapping[str, str] | None = None
-) -> AsyncIterator[Progress]:
-    """Wait for the first step of a job. Returns its steps, also the first.
+) -> AsyncIterator[Progress | None]:
+    """Wait for the first step of a job, at most `SILENCE` seconds. Returns its steps, also the first.
 
-    A job that cannot be made mostly fails before, and its error is then the answer, with its status. The job is
-    cancelled if the client goes away meanwhile.
+    Between the steps there is None after each `SILENCE` seconds without one. A job that cannot be made mostly fails
+    before its first step, and its error is then the answer, with its status. The job is cancelled if the client goes
+    away meanwhile.
 
     Raises:
         ServeError: the job failed, was cancelled, or nobody waits for it any more.
     """
-    steps = job.steps()
-    first = None
+    steps = with_pauses(job.steps(), SILENCE)
+    found: list[Progress | None] = []
+
+    async def first() -> None:
+        async for step in steps:
+            found.append(step)
+            return
+
     try:
-        first = await _unless_gone(request, _next(steps))
+        await _unless_gone(request, first())
     finally:
-        if first is None:
+        if not found:
             service.cancel(job)
-    if first is None:
+    if not found:
         service.forget(job)
         made_or_raise(job, fields)
-    return _from(first, steps)
+    return _joined(found, steps)
 
 
-async def _next(steps: AsyncIterator[Progress]) -> Progress | None:
-    return await anext(steps, None)
-
-
-async def _from(first: Progress | None, rest: AsyncIterator[Progress]) -> AsyncIterator[Progress]:
-    if first is not None:
-        yield first
+async def _joined(
+    first: list[Progress | None], rest: AsyncIterator[Progress | None]
+) -> AsyncIterator[Progress | None]:
+    for step in first:
+        yield step
     async for step in rest:
         yield step
+
+
+async def with_pauses(steps: AsyncIterator[T], seconds: float) -> AsyncIterator[T | None]:
+    """Yield what comes, and None after each so many seconds in which nothing did."""
+    coming: asyncio.Future[list[T]] = asyncio.ensure_future(_next(steps))
+    try:
+        while True:
+            await asyncio.wait((coming,), timeout=seconds)
+            if not coming.done():
+                yield None
+                continue
+            if not (found := coming.result()):
+                return
+            coming = asyncio.ensure_future(_next(steps))
+            yield found[0]
+    finally:
+        coming.cancel()
+        with suppress(asyncio.CancelledError):
+            await coming
+
+
+async def _next(steps: AsyncIterator[T]) -> list[T]:
+    """What comes next. Empty at the end."""
+    async for step in steps:
+        return [step]
+    return []
 
 
 async def _unless_gone(request: Request, wanted: Coroutine[None, None, T]) -> T | None:
@@ -106,7 +142,30 @@ def made_or_raise(job: Job, fields: Mapping[str, str] | None = None) -> Made:
         raise of_failure(job.failure, fields)
     if job.status is Status.CANCELLED:
         raise ServeError(409, "the job was cancelled", code="cancelled")
-    raise ServeError(499, "the client has gone away", code="client_closed_request")
+    raise _client_gone()
+
+
+async def side_work(
+    request: Request, service: Service, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """What `work` returns, which the server does itself. It is not begun if the client goes away before its turn.
+
+    Raises:
+        ServeError: too much such work waits, or the client has gone away.
+    """
+    done: list[T] = []
+
+    async def do() -> None:
+        done.append(await service.side_work.do(work, *args, **kwargs))
+
+    await _unless_gone(request, do())
+    if not done:
+        raise _client_gone()
+    return done[0]
+
+
+def _client_gone() -> ServeError:
+    return ServeError(499, "the client has gone away", code="client_closed_request")
 
 
 async def _gone(request: Request) -> None:

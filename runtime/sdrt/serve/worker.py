@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import atexit
+import functools
+import multiprocessing.util  # registers its function for the exit, which so runs after ours
+import socket
 from collections.abc import Sequence
 
 from sdrt.serve.link import Link
+from sdrt.serve.messages import Messages
 from sdrt.serve.task import ImageTask
 from sdrt.serve.worker_process import Cancel, Run, Stop, WorkerSetup, main
 from sdrt.serve.workers import Heard
@@ -13,6 +17,19 @@ from sdrt.serve.workers import Heard
 __all__ = ["LocalWorker", "LocalWorkers", "WorkerProcess"]
 
 _CONTEXT = multiprocessing.get_context("spawn")
+_NAME = "sdrt-worker"
+
+
+@functools.cache
+def _end_all_at_exit() -> None:
+    """End the workers when this process ends. multiprocessing would send SIGTERM, which they ignore, and wait."""
+    atexit.register(_end_all)
+
+
+def _end_all() -> None:
+    for process in multiprocessing.active_children():
+        if process.name == _NAME:
+            process.kill()
 
 
 class LocalWorkers:
@@ -51,16 +68,19 @@ class LocalWorkers:
 
 
 class WorkerProcess:
-    """A process that makes images, and the pipe to it. It begins to open its first model at once.
+    """A process that makes images, and the socket to it. It begins to open its first model at once.
 
-    It ends when this process does, or lets go of the pipe.
+    It ends when this process does, or closes the socket.
     """
 
     def __init__(self, setup: WorkerSetup) -> None:
-        self.connection, theirs = _CONTEXT.Pipe()
-        self.process = _CONTEXT.Process(target=main, args=(theirs, setup), name="sdrt-worker", daemon=True)
-        self.process.start()
-        theirs.close()
+        self.socket, theirs = socket.socketpair()
+        with theirs:
+            self.process = _CONTEXT.Process(
+                target=main, args=(Messages(theirs), setup), name=_NAME, daemon=True
+            )
+            _end_all_at_exit()
+            self.process.start()
 
 
 class LocalWorker:
@@ -75,7 +95,7 @@ class LocalWorker:
         self.process = started.process
         self.number = 0
         self.open_models: tuple[str, ...] = ()
-        self._link = Link(started.connection, started.process, lambda message: heard(self, message))
+        self._link = Link(started.socket, started.process, lambda message: heard(self, message))
 
     @property
     def name(self) -> str:

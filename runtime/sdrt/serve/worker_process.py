@@ -1,4 +1,4 @@
-"""A worker: the process that makes images. It gets messages from the server through a pipe, and answers there."""
+"""A worker: the process that makes images. It gets messages from the server, and answers them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sdrt.errors import RunCancelledError
 from sdrt.serve.served_model import ServedModel
@@ -129,11 +128,21 @@ class Cancelled:
     open_models: tuple[str, ...]
 
 
+class Connection(Protocol):
+    """What takes and brings the messages: `Messages`, or a connection of `multiprocessing`."""
+
+    def send(self, message: Any, /) -> None:
+        """Send a message. Raises `OSError` if nobody is there."""
+
+    def recv(self) -> Any:
+        """Wait for a message. Raises `EOFError` or `OSError` if nobody is there."""
+
+
 def main(connection: Connection, setup: WorkerSetup) -> None:
     """The function of the process. It returns when the server says so, or is gone."""
-    # A terminal sends Ctrl-C to the whole group, and the server decides what ends when.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A terminal sends Ctrl-C to the whole group, as systemd sends SIGTERM, and the server decides what ends when.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     _Worker(connection, setup).work()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from diffusers import UNet2DConditionModel
 
+from sdrt import StableDiffusionPipeline
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
 from tests.export.checkpoints.ldm_files import SD2_UNET, made, unet_state
 from tests.export.checkpoints.single_files import opened
@@ -49,6 +50,15 @@ def test_other_files_are_called_what_they_are(name: str, what: str, tmp_path: Pa
     save_file({name: np.zeros((2, 2, 3), np.float32)}, tmp_path / "file.safetensors")
     with pytest.raises(ModelNotFoundError, match=what):
         opened(tmp_path / "file.safetensors")
+
+
+def test_a_u_net_for_depth_is_called_so(tmp_path: Path) -> None:
+    """Some files lack the network that finds the depths (`depth_model`)."""
+    content = made("sd2")
+    _, unet = unet_state({**SD2_UNET, "in_channels": 5})
+    save_file({**content.without("model.diffusion_model."), **unet}, tmp_path / "model.safetensors")
+    with pytest.raises(UnsupportedModelError, match=r"takes 5 channels .*Stable Diffusion 2 with depth"):
+        StableDiffusionPipeline.from_single_file(tmp_path / "model.safetensors", prediction_type="epsilon")
 
 
 @pytest.mark.parametrize(

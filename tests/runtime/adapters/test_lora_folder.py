@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sdrt.adapters import lora_folder
 from sdrt.adapters.lora_folder import LoraFolder, file_in, short_hash
+from sdrt.common import safetensors_file
 from sdrt.errors import ModelNotFoundError, RequestError
 from tests.safetensors_files import write_file
 
@@ -29,6 +31,21 @@ def test_names_are_those_of_files_or_of_the_trainer(tmp_path: Path) -> None:
     folder = LoraFolder(tmp_path)
     assert [folder.find(name) for name in ("ink v2", "ink v2.safetensors", "trained")] == [ink] * 3
     assert [folder.find(name) for name in ("oil", "style/oil", "style\\oil")] == [oil] * 3
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ink, read = write(tmp_path / "ink.safetensors", ss_output_name="old"), []
+    monkeypatch.setattr(
+        lora_folder, "read_header", lambda path: read.append(path) or safetensors_file.read_header(path)
+    )
+    folder = LoraFolder(tmp_path)
+    for _ in range(2):
+        with pytest.raises(RequestError, match="is called 'newer'"):
+            folder.find("newer")
+    assert read == [ink]
+    write(ink, ss_output_name="newer")
+    assert folder.find("newer") == ink
+    assert read == [ink] * 2
 
 
 def test_every_file_has_a_name_by_which_it_is_found(tmp_path: Path) -> None:

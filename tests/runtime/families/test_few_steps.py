@@ -32,6 +32,10 @@ EULER = {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading",
         ("dmd2_sdxl_1step_unet_fp16", "DMD2 for 1 step"),
         ("dmd2_sdxl_4step", "DMD2 for 4 steps"),
         ("cyberrealisticXL_dmd2.safetensors", "DMD2 for 4 steps"),
+        ("tcd_sdxl.safetensors", "TCD"),
+        ("someone/dreamshaper-8-TCD-merged", "TCD"),
+        ("dreamshaper_8LCM.safetensors", "LCM"),
+        ("Hyper-SDXL-8steps-tcd.safetensors", "Hyper-SD for 8 steps"),
     ],
 )
 def test_names(name: str, title: str) -> None:
@@ -50,6 +54,7 @@ def test_names(name: str, title: str) -> None:
         "hyperrealism_4steps",
         "turbo",
         "Hyper-SDXL-1step-lora",
+        "tcdesign",
         "",
         None,
     ],
@@ -58,7 +63,7 @@ def test_names_that_say_too_little(name: str | None) -> None:
     assert few_steps_of(name) is None
 
 
-# The timesteps that each was trained on, of the papers and cards.
+# The timesteps that each was trained on, of the papers and cards. LCM and TCD choose 4 of every twentieth.
 TRAINED = {
     "SD-Turbo": [999],
     "SDXL-Turbo": [999],
@@ -74,6 +79,8 @@ TRAINED = {
     "Hyper-SD for 12 steps with guidance": [999, 916, 832, 749, 666, 582, 499, 416, 332, 249, 166, 82],
     "DMD2 for 1 step": [399],
     "DMD2 for 4 steps": [999, 749, 499, 249],
+    "LCM": [999, 759, 499, 259],
+    "TCD": [999, 759, 499, 259],
 }
 
 
@@ -162,6 +169,8 @@ def test_the_name_that_diffusers_wrote_into_the_index_counts() -> None:
         ),
         ("dmd2", EULER, "EulerDiscreteScheduler, but DMD2 .*; use --scheduler lcm"),
         ("dmd2", {"_class_name": "LCMScheduler"}, "^$"),
+        ("tcd_sdxl", EULER, "EulerDiscreteScheduler, but TCD .*; use --scheduler tcd"),
+        ("tcd_sdxl", {"_class_name": "TCDScheduler"}, "^$"),
         ("Hyper-SDXL-4steps", {"_class_name": "TCDScheduler"}, "^$"),
     ],
 )
@@ -195,6 +204,7 @@ def test_the_document_has_each_row() -> None:
     text = (Path(__file__).parents[3] / "docs" / "few-steps.md").read_text(encoding="utf-8")
     for row in FEW_STEPS:
         name = row.scheduler["_class_name"].removesuffix("Scheduler")
-        levels = f"timesteps {', '.join(map(str, row.timesteps))}" if row.timesteps else "trailing"
-        values = f"{row.num_inference_steps} | {row.guidance_scale:g} | {name}, {levels}"
+        levels = f", timesteps {', '.join(map(str, row.timesteps))}" if row.timesteps else ""
+        levels = ", trailing" if "timestep_spacing" in row.scheduler else levels
+        values = f"{row.num_inference_steps} | {row.guidance_scale:g} | {name}{levels}"
         assert f"| [{row.title}]({row.source}) | {values} |" in text

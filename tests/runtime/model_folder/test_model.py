@@ -96,7 +96,7 @@ def test_unused_components_are_ignored(model_copy: Path) -> None:
         (
             "unet",
             {"in_channels": 5},
-            r"takes 5 channels.*expected to take 4 \(text to image\), 9 \(inpainting\), 8",
+            r"takes 5 channels \(it is .* with depth, .*expected to take 4 \(text to image\), 9 \(inpainting\), 8",
         ),
         ("unet", {"in_channels": 7}, "takes 7 channels, without class labels"),
         ("unet", {"cross_attention_dim": None}, "cross_attention_dim is None"),

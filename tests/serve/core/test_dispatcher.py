@@ -282,6 +282,64 @@ def test_a_worker_that_cannot_open_its_model_is_told_although_another_can(
     run(test)
 
 
+def test_a_worker_that_cannot_be_started_again_is_tried_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(dispatching, "_PAUSES", (0.0, 0.01, 0.01))
+
+    async def test() -> None:
+        made, one = started(), job(0)
+
+        def start(*_: object) -> FakeWorker:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(FakeWorkers, "start", start)
+            workers_of(made)[0].tell(None)
+        assert "no worker can be started: [Errno 11]" in caplog.text
+        made.queue.put(one)
+        before = made.slots[0].worker
+        while made.slots[0].worker is before:
+            await asyncio.sleep(0.005)
+        workers_of(made)[0].tell(Ready("cpu"))
+        assert seeds(workers_of(made)[0].runs[0]) == [0]
+
+    run(test)
+
+
+def test_workers_that_die_before_they_are_ready_are_given_up_and_waiting_jobs_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatching, "_PAUSES", (0.0, 0.01, 0.01))
+
+    async def test() -> None:
+        made, one = started(), job(0)
+        workers_of(made)[0].tell(None)
+        made.queue.put(one)
+        for _ in range(2):
+            before = workers_of(made)[0]
+            before.tell(None)
+            assert not made.is_lost
+            while made.slots[0].worker is before:
+                await asyncio.sleep(0.005)
+        workers_of(made)[0].tell(None)
+        await asyncio.wait_for(made.lost(), 5)
+        assert one.failure is not None
+        assert one.failure.message == "workers end as soon as they start (4 in a row)"
+
+    run(test)
+
+
+def test_a_number_of_images_whose_worker_died_counts_as_failed() -> None:
+    async def test() -> None:
+        made = started(max_batch=3)
+        put(made, job(0), job(1))
+        workers_of(made)[0].tell(None)
+        assert made._sizes.failures == 1  # type: ignore[attr-defined]
+
+    run(test)
+
+
 def test_when_all_workers_are_lost_every_job_is_told() -> None:
     async def test() -> None:
         made, jobs = started(2), [job(seed) for seed in range(4)]

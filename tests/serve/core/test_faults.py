@@ -8,11 +8,18 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psutil
 import pytest
 from PIL import Image
 
@@ -22,6 +29,8 @@ from tests.serve.core.test_jobs import TASK, over
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and /proc of Linux")
 
 LONG = TASK | {"num_inference_steps": 150}
+SMALL = TASK | {"width": 64, "height": 64}
+KILLS = 50
 
 
 @pytest.fixture(scope="module")
@@ -115,48 +124,112 @@ def test_a_worker_that_hangs_does_not_stop_the_server(tough: Running) -> None:
             os.kill(pid, signal.SIGCONT)
 
 
+class Faults:
+    """Clients of all APIs, some of which go away, while workers are killed.
+
+    Attributes:
+        kills: how many workers were killed.
+        ends: how requests ended: "done", "cancelled", "failed", "left".
+    """
+
+    def __init__(self, server: Running) -> None:
+        self.server, self.kills, self.ends = server, 0, Counter[str]()
+        self._over = threading.Event()
+
+    def kill(self, times: int) -> None:
+        """Kill workers that are ready. Those that never become ready would be given up in the end."""
+        rng = random.Random(0)
+        while self.kills < times and not self._over.is_set():
+            self.server.wait_until_ready()
+            time.sleep(rng.random())
+            kill_workers(self.server)
+            self.kills += 1
+
+    def ask(self, seed: int, times: int) -> None:
+        """Make so many requests, and more as long as workers are killed."""
+        rng, count = random.Random(seed), 0
+        with self.server.client() as client:
+            while count < times or self.kills < KILLS:
+                count += 1
+                one = rng.choice(
+                    (self._job, self._cancelled, self._listener, self._v1, self._a1111, self._left)
+                )
+                self.ends[one(client)] += 1
+
+    def end(self) -> None:
+        """Kill no more."""
+        self._over.set()
+
+    def _post(self, client: httpx.Client, path: str, body: dict[str, Any]) -> httpx.Response:
+        while (answer := client.post(path, json=body)).status_code == 429:
+            time.sleep(0.05)
+        return answer
+
+    def _job(self, client: httpx.Client) -> str:
+        status: str = over(client, self._post(client, "/jobs", SMALL).json()["id"])["status"]
+        return status
+
+    def _cancelled(self, client: httpx.Client) -> str:
+        job = self._post(client, "/jobs", SMALL).json()["id"]
+        client.delete(f"/jobs/{job}")
+        answer = client.get(f"/jobs/{job}")
+        if answer.status_code == 404:  # it was done, so that the cancelling made the server forget it
+            return "done"
+        status: str = over(client, job)["status"]
+        return status
+
+    def _listener(self, client: httpx.Client) -> str:
+        job = self._post(client, "/jobs", SMALL).json()["id"]
+        with client.stream("GET", f"/jobs/{job}/events") as events:
+            next(events.iter_lines())
+        status: str = over(client, job)["status"]
+        return status
+
+    def _v1(self, client: httpx.Client) -> str:
+        body = {"prompt": "a red circle", "steps": 3, "size": "64x64", "response_format": "b64_json"}
+        answer = self._post(client, "/v1/images/generations", body)
+        return told(answer, lambda: answer.json()["error"]["code"])
+
+    def _a1111(self, client: httpx.Client) -> str:
+        body = {"prompt": "a red circle", "steps": 3, "width": 64, "height": 64}
+        answer = self._post(client, "/sdapi/v1/txt2img", body)
+        return told(answer, lambda: answer.json()["error"])
+
+    def _left(self, client: httpx.Client) -> str:
+        """A client that does not wait for its answer."""
+        path = random.choice(("/v1/images/generations", "/sdapi/v1/txt2img"))
+        with pytest.raises(httpx.ReadTimeout):
+            client.post(path, json={"prompt": "a red circle", "steps": 150}, timeout=0.1)
+        return "left"
+
+
+def told(answer: httpx.Response, code: Callable[[], str]) -> str:
+    """How a request ended whose worker may have been killed three times."""
+    if answer.status_code == 200:
+        return "done"
+    assert (answer.status_code, code()) == (500, "WorkerError"), answer.text
+    return "failed"
+
+
 @pytest.mark.full
 def test_nothing_is_lost_among_a_thousand_faults(tough: Running) -> None:
-    """Requests, cancels, listeners that leave, and fifty kills of the worker."""
-    rng, stop = random.Random(0), threading.Event()
-
-    def kill() -> None:
-        for _ in range(50):
-            if stop.wait(1.5):
-                return
-            kill_workers(tough)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    ended: dict[str, int] = {}
-    try:
-        with tough.client() as client:
-            waiting: list[str] = []
-            for _ in range(1000):
-                while (answer := client.post("/jobs", json=TASK)).status_code == 429:
-                    job = waiting.pop(0)
-                    status = over(client, job)["status"]
-                    ended[status] = ended.get(status, 0) + 1
-                job = answer.json()["id"]
-                waiting.append(job)
-                if rng.random() < 0.3:
-                    client.delete(f"/jobs/{job}")
-                elif rng.random() < 0.2:
-                    with client.stream("GET", f"/jobs/{job}/events") as events:
-                        next(events.iter_lines())
-            for job in waiting:
-                status = over(client, job)["status"]
-                ended[status] = ended.get(status, 0) + 1
-    finally:
-        stop.set()
-        killer.join()
-    assert sum(ended.values()) == 1000
-    assert set(ended) <= {"done", "cancelled", "failed"}
+    """Every request is answered while workers are killed fifty times, and nothing is left of those that went away."""
+    faults = Faults(tough)
+    with ThreadPoolExecutor(9) as threads:
+        killer = threads.submit(faults.kill, KILLS)
+        try:
+            asking = [threads.submit(faults.ask, seed, 125) for seed in range(8)]
+            for one in (*asking, killer):
+                one.result()
+        finally:
+            faults.end()
+    assert faults.kills == KILLS
+    assert faults.ends.total() >= 1000
+    assert faults.ends["done"] > faults.ends["failed"]
     tough.wait_until_ready()
     with tough.client() as client:
-        numbers = client.get("/metrics").text
-        assert "sdrt_jobs_waiting 0.0" in numbers
-        assert "sdrt_jobs_running 0.0" in numbers
+        wait_for(lambda: "sdrt_jobs_running 0.0" in client.get("/metrics").text)
+        assert "sdrt_jobs_waiting 0.0" in client.get("/metrics").text
         assert over(client, client.post("/jobs", json=TASK).json()["id"])["status"] == "done"
 
 
@@ -184,6 +257,39 @@ def test_a_server_that_ends_finishes_what_runs_and_refuses_what_waits(
                 one.join(60)
             assert last == {running: "event: done", waiting: "event: failed"}
         assert server.process.wait(60) == 0
+
+
+def test_what_runs_finishes_although_its_worker_is_told_to_end_too(tmp_path: Path) -> None:
+    """systemd sends SIGTERM to every process of a service."""
+    with serving(tmp_path, "--grace", "600") as server:
+        with server.client() as client:
+            job = client.post("/jobs", json=TASK | {"num_inference_steps": 30}).json()["id"]
+            with client.stream("GET", f"/jobs/{job}/events") as events:
+                lines = events.iter_lines()
+                assert any(line == "event: step" for line in lines)
+                own = psutil.Process(server.process.pid)
+                for one in (own, *own.children(recursive=True)):
+                    one.send_signal(signal.SIGTERM)
+                assert [line for line in lines if line.startswith("event: ")][-1] == "event: done"
+        assert server.process.wait(60) == 0
+        assert "ended with code" not in server.log.read_text()
+
+
+_ONLY_A_WORKER = """
+from sdrt.serve.messages import Messages
+from sdrt.serve.worker import WorkerProcess
+from sdrt.serve.worker_process import WorkerSetup
+worker = WorkerProcess(WorkerSetup(models={}))
+print(Messages(worker.socket).recv())
+"""
+
+
+def test_a_program_that_ends_early_does_not_wait_for_its_workers() -> None:
+    """multiprocessing sends them SIGTERM, which they ignore, and waits."""
+    done = subprocess.run(
+        [sys.executable, "-c", _ONLY_A_WORKER], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "Ready(provider=None, failure=None)\n"
 
 
 def test_a_second_ctrl_c_ends_the_server_at_once(tmp_path: Path) -> None:

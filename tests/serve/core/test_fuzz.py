@@ -24,6 +24,8 @@ def test_nothing_that_is_sent_is_a_server_error(tmp_path: Path) -> None:
                 *(command, "run", f"{server.url}/openapi.json", "--checks", "not_a_server_error"),
                 *("--max-examples", "40", "--seed", "1", "--generation-database", "none", "--no-color"),
                 *("--phases", "examples,coverage,fuzzing", "--continue-on-failure"),
+                # Its own ten seconds are few for 512x512 pixels on a busy machine.
+                *("--request-timeout", "300"),
             ],
             capture_output=True,
             text=True,

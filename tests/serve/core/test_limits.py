@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import re
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sdrt.errors import RequestError
 from sdrt.serve.app import make_app
 from sdrt.serve.keys import new_key, read_keys
 from sdrt.serve.options import ServeOptions
@@ -110,7 +113,7 @@ def test_a_priority_goes_first(small: Running) -> None:
 
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, str, str]]:
-    """A server with two keys: one of a file, one of the environment."""
+    """A server with two keys: one of a file, which may go first, and one of the environment."""
     folder = tmp_path_factory.mktemp("keyed")
     printed = subprocess.run(
         [sys.executable, "-m", "sdrt", "serve", "--new-key", "phone"],
@@ -120,7 +123,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, s
     ).stdout.splitlines()
     key, line = (one.split()[-1] for one in printed)
     assert key not in line
-    (folder / "keys").write_text(f"# keys\n\n{line}\n")
+    (folder / "keys").write_text(f"# keys\n\n{line}:priority\n")
     own = "a-key-of-the-environment"
     with serving(folder, "--key-file", "keys", "--cors", "https://example.org", SDRT_API_KEY=own) as running:
         yield running, key, own
@@ -210,6 +213,20 @@ def test_keys_do_not_see_each_other_s_jobs(keyed: tuple[Running, str, str]) -> N
         assert job in mine.get("/jobs").text
 
 
+def test_only_keys_that_may_go_before_others(keyed: tuple[Running, str, str]) -> None:
+    server, key, own = keyed
+    for given, priority, status in ((key, 10, 202), (own, 1, 403), (own, 0, 202), (own, -10, 202)):
+        with server.client(given) as client:
+            answer = client.post("/jobs", json=TASK | {"priority": priority})
+            assert answer.status_code == status
+            if status == 403:
+                assert answer.json() == {
+                    "detail": "priority is 1, and jobs of this key may not go before others: expected at most 0",
+                    "field": "priority",
+                    "code": "priority_not_allowed",
+                }
+
+
 def test_other_sites_may_not_use_it_unless_named(server: Running, keyed: tuple[Running, str, str]) -> None:
     with server.client() as client:
         assert client.post("/jobs", json=TASK, headers={"Origin": "https://example.org"}).status_code == 403
@@ -251,6 +268,13 @@ def test_a_file_of_keys_may_be_of_another_system(tmp_path: Path, ending: str) ->
     assert read_keys(path).name_of(key) == "phone"
 
 
+def test_a_file_of_keys_has_no_other_marks(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"{new_key('phone')[1]}:admin\n")
+    with pytest.raises(RequestError, match=r"line 1 of .* is no key: expected .* maybe with :priority"):
+        read_keys(path)
+
+
 def test_a_file_without_a_key_does_not_open_the_server(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text("# none yet\n")
@@ -277,6 +301,8 @@ def refused(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("--provider", "warp", "--port", "0"), 4, "warp"),
         (("--new-key", "a b"), 2, "letters"),
         (("--max-memory", "much"), 2, "such as 6GB"),
+        (("--proxy", "localhost"), 2, "an address or network such as 10.0.0.0/8"),
+        (("--proxy", "*"), 2, "an address or network such as 10.0.0.0/8"),
     ],
 )
 def test_a_wrong_start_is_one_line(arguments: tuple[str, ...], code: int, says: str) -> None:
@@ -285,11 +311,39 @@ def test_a_wrong_start_is_one_line(arguments: tuple[str, ...], code: int, says: 
     assert says in done.stderr.splitlines()[-1]
 
 
-def test_a_taken_port_is_told(tmp_path: Path) -> None:
+def is_free(port: int) -> bool:
+    with socket.socket() as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):
+            made.bind(("127.0.0.1", port))
+            return True
+    return False
+
+
+def test_a_taken_port_is_told_with_the_next_free_one(tmp_path: Path) -> None:
     with serving(tmp_path, ready=False) as running:
         port = running.url.rpartition(":")[2]
         done = refused("--port", port)
         assert done.returncode == 1
-        assert f"port {port} of 127.0.0.1 is taken" in done.stderr
+        found = re.search(
+            rf"port {port} of 127.0.0.1 is taken: take the next free one with --port (\d+), or 0 for any",
+            done.stderr,
+        )
+        assert found is not None, done.stderr
+        assert is_free(int(found[1]))
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(60) == 0
+
+
+def test_a_taken_default_port_is_told_and_no_other_is_taken() -> None:
+    with socket.socket() as own:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # another program has it, which is as good
+            own.bind(("127.0.0.1", 7860))
+            own.listen()
+        done = refused()
+    assert done.returncode == 1
+    assert re.search(
+        r"port 7860 of 127\.0\.0\.1 is taken: take the next free one with --port 78\d\d", done.stderr
+    ), done.stderr
+    assert "Ctrl-C ends" not in done.stderr

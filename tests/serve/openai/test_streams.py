@@ -18,6 +18,7 @@ import pytest
 from openai import OpenAI
 
 from tests.serve.core.running import Running, serving, wait_for
+from tests.serve.core.test_jobs import TASK
 from tests.serve.openai.conftest import client_of
 from tests.serve.openai.pictures import circle, opened, pixels, png
 
@@ -62,6 +63,29 @@ def test_previews_come_before_the_image(client: OpenAI) -> None:
     # Previews come ever nearer to the image.
     distances = [np.abs(pixels(one.b64_json) - pixels(last.b64_json)).mean() for one in events]
     assert distances == sorted(distances, reverse=True)
+
+
+@pytest.mark.full
+def test_a_stream_that_waits_long_has_comments_which_the_client_passes_over(
+    server: Running, client: OpenAI
+) -> None:
+    named: dict[str, Any] = {"prompt": "a red circle", "stream": True}
+    with server.client() as raw, ThreadPoolExecutor() as pool:
+        long = TASK | {"num_inference_steps": 150, "width": 1024, "height": 1024}
+        before = raw.post("/jobs", json=long).json()["id"]
+        wait_for(lambda: raw.get(f"/jobs/{before}").json()["status"] == "running")
+
+        def events() -> list[str]:
+            with client.images.generate(**named, extra_body=OWN) as stream:
+                return [event.type for event in stream]
+
+        by_client = pool.submit(events)
+        with raw.stream("POST", "/v1/images/generations", json={**named, **OWN}) as answer:
+            lines = answer.iter_lines()
+            assert [next(lines), next(lines)] == [": waiting", ""]
+            assert raw.delete(f"/jobs/{before}").status_code == 200
+            assert "event: image_generation.completed" in list(lines)
+        assert by_client.result() == ["image_generation.completed"]
 
 
 def test_without_previews_there_is_one_event(client: OpenAI) -> None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
 from sdrt.cli.checkpoint_options import CHECKPOINT_OPTIONS, MODEL_HELP, model_option
 from sdrt.cli.group import force_option
 from sdrt.cli.param_types import Names, Numbers, Sizes
-from sdrt.cli.provider_options import MEMORY_OPTIONS, allow_fallback_option, provider_options_option
+from sdrt.cli.provider_options import RUN_OPTIONS
+from sdrt.cli.settings import Decorator, together
 
 __all__ = ["benchmark_options"]
 
-Command = Callable[..., Any]
-
-_OPTIONS: Sequence[Callable[[Command], Command]] = (
+_OPTIONS: Sequence[Decorator] = (
     click.option(
         "--compare",
         is_flag=True,
@@ -90,9 +88,7 @@ _OPTIONS: Sequence[Callable[[Command], Command]] = (
         help="How closely to follow the prompt. 1 or less halves the work of a step.  [default: the model's]",
     ),
     click.option("--spacing", metavar="NAME", help="Which noise levels the steps visit, such as karras."),
-    provider_options_option,
-    allow_fallback_option,
-    *MEMORY_OPTIONS,
+    *RUN_OPTIONS,
     click.option("--max-size", type=int, help="Allow images with sides of up to this many pixels."),
     click.option("--revision", help="Branch, tag or commit of a model on the hub."),
     click.option(
@@ -124,9 +120,4 @@ _OPTIONS: Sequence[Callable[[Command], Command]] = (
     click.option("-q", "--quiet", is_flag=True, help="Print tables and errors only, no notices."),
 )
 
-
-def benchmark_options(command: Command) -> Command:
-    """Decorator that adds all of these options to a command, in their order."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+benchmark_options = together(*_OPTIONS)

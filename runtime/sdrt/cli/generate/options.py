@@ -1,8 +1,8 @@
-"""The options that `sdrt generate` and `sdrt plot` share. Most of them come from the table of settings."""
+"""The options that `sdrt generate`, `plot` and `batch` share. Most of them come from the table of settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -11,21 +11,13 @@ from sdrt.cli import completers
 from sdrt.cli.checkpoint_options import BESIDE, CHECKPOINT_OPTIONS, MODEL_HELP, model_option
 from sdrt.cli.group import force_option
 from sdrt.cli.param_types import Choices, Numbers, Pairs
-from sdrt.cli.provider_options import (
-    MEMORY_OPTIONS,
-    allow_fallback_option,
-    provider_option,
-    provider_options_option,
-    tune_option,
-)
+from sdrt.cli.provider_options import RUN_OPTIONS, provider_option, tune_option
+from sdrt.cli.settings import Decorator, together
 from sdrt.request.pairs import Pair
 from sdrt.request.setting import Group, Setting, help_texts
 from sdrt.request.table import TABLE
 
 __all__ = ["groups", "image_options", "setting_options"]
-
-Command = Callable[..., Any]
-Decorator = Callable[[Command], Command]
 
 _GROUPS: Mapping[str, tuple[str, ...]] = {
     Group.USUAL: (
@@ -85,9 +77,7 @@ _OTHER_OPTIONS: tuple[Decorator, ...] = (
         "--no-metadata", is_flag=True, help="Write no metadata (how the image was made) into the files."
     ),
     provider_option,
-    provider_options_option,
-    allow_fallback_option,
-    *MEMORY_OPTIONS,
+    *RUN_OPTIONS,
     tune_option,
     click.option(
         "--threads", type=int, help="Number of CPU threads, at most one per CPU.  [default: every core]"
@@ -171,8 +161,5 @@ def _listed(_: click.Context, __: click.Parameter, given: Sequence[str] | None) 
     return list(given) if given else None
 
 
-def image_options(command: Command) -> Command:
-    """Decorate a command with all options that `sdrt generate` and `sdrt plot` share."""
-    for option in reversed((*setting_options(), *_OTHER_OPTIONS)):
-        command = option(command)
-    return command
+image_options = together(*setting_options(), *_OTHER_OPTIONS)
+"""Adds all options that `sdrt generate`, `sdrt plot` and `sdrt batch` share to a command."""

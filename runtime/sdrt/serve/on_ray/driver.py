@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Any
 
 from sdrt.serve.make import failure_of
+from sdrt.serve.messages import Messages
 from sdrt.serve.on_ray.cluster import connect, disconnect, log_to, told
 from sdrt.serve.on_ray.replica import Answered, RaySetup, Replica
 from sdrt.serve.task import Failure
@@ -63,24 +63,28 @@ class Ended:
     reason: str
 
 
-def main(connection: Connection, setup: RaySetup) -> None:
+def main(connection: Messages, setup: RaySetup) -> None:
     """The function of the process. It returns when the server says so or is gone, or nothing can be made any more."""
     log_to(setup.cluster.log)
     messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(
         target=_read, args=(connection, messages, setup), name="sdrt-messages", daemon=True
     ).start()
+
+    def send(message: Any) -> None:
+        with suppress(OSError):  # the other thread notices that the server is gone
+            connection.send(message)
+
     try:
         _ignore_signals()
         connect(setup.cluster)
         _ignore_signals()  # Ray has handlers of its own
-        connection.send(Connected())
-        asyncio.run(_Driver(connection.send, messages, setup, _deployed(setup)).work())
+        send(Connected())
+        asyncio.run(_Driver(send, messages, setup, _deployed(setup)).work())
         code = 0
     except Exception as error:  # told, because this process is about to end
         remedy = "start the server again when it is mended, or with --ray local for a cluster of this machine"
-        with suppress(OSError):
-            connection.send(Lost(told(error, setup.cluster, remedy)))
+        send(Lost(told(error, setup.cluster, remedy)))
         code = 1
     _end(setup)
     os._exit(code)
@@ -92,11 +96,11 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _read(connection: Connection, messages: queue.SimpleQueue[Any], setup: RaySetup) -> None:
-    """Receive messages. `Stop` ends the process, and so does a server that is gone."""
+def _read(connection: Messages, messages: queue.SimpleQueue[Any], setup: RaySetup) -> None:
+    """Receive messages. A server that is gone ends the process."""
     with suppress(EOFError, OSError):
-        while not isinstance(message := connection.recv(), Stop):
-            messages.put(message)
+        while True:
+            messages.put(connection.recv())
     messages.put(Stop())
     time.sleep(_GRACE)  # the other thread ends the process, unless it waits for the cluster
     _end(setup)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import multiprocessing
+import socket
 import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.serve.link import Link
+from sdrt.serve.messages import Messages
 from sdrt.serve.on_ray.driver import Connected, Ended, Running, main
 from sdrt.serve.on_ray.replica import Answered, RaySetup
 from sdrt.serve.task import Failure, ImageTask
-from sdrt.serve.worker_process import Cancel, Cancelled, Done, Failed, Lost, Ready, Run, Stepped, Stop
+from sdrt.serve.worker_process import Cancel, Cancelled, Done, Failed, Lost, Ready, Run, Stepped
 from sdrt.serve.workers import Heard
 
 __all__ = ["RayWorkers", "new_log"]
@@ -55,28 +57,26 @@ class RayWorkers:
         self._is_lost = self._names_log = False
 
     def __enter__(self) -> RayWorkers:
-        self._connection, theirs = _CONTEXT.Pipe()
-        # No daemon: Ray's own processes would outlive one that is killed.
-        self._process = _CONTEXT.Process(target=main, args=(theirs, self._setup), name="sdrt-ray")
-        self._process.start()
-        theirs.close()
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            # No daemon: Ray's own processes would outlive one that is killed.
+            self._process = _CONTEXT.Process(
+                target=main, args=(Messages(theirs), self._setup), name="sdrt-ray"
+            )
+            self._process.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
+            # The driver ends when nobody is there.
             with suppress(OSError):
-                self._stop()
+                self._socket.shutdown(socket.SHUT_RDWR)
             self._process.join(_GRACE)
         finally:
             self._process.kill()
             self._process.join()
         if not self._names_log:
             Path(self._setup.cluster.log).unlink(missing_ok=True)
-
-    def _stop(self) -> None:
-        """Tell the driver to end. Only one thread may write to its pipe."""
-        send = self._connection.send if self._link is None else self._link.send
-        send(Stop())
 
     @property
     def places(self) -> int:
@@ -92,7 +92,7 @@ class RayWorkers:
     def start(self, place: int, heard: Heard) -> RayWorker:
         """See `Workers`."""
         if self._link is None:
-            self._link = Link(self._connection, self._process, self._heard)
+            self._link = Link(self._socket, self._process, self._heard)
             self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self._give_up)
         worker = self._workers[place] = RayWorker(self, heard)
         if self._ready is not None:

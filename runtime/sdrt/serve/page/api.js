@@ -80,7 +80,8 @@ export async function* events(id) {
     if (done) return;
     const parts = (rest + decoder.decode(value, { stream: true })).split("\n\n");
     rest = parts.pop();
-    for (const part of parts) yield eventOf(part);
+    // Comments keep the connection open.
+    for (const part of parts) if (!part.startsWith(":")) yield eventOf(part);
   }
 }
 

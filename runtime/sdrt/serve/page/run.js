@@ -38,7 +38,6 @@ async function busy(work) {
     tell("", 0, 1);
     showError(error);
   } finally {
-    clearInterval(current.timer);
     current = null;
     byId("make").ariaDisabled = "false";
     if (document.activeElement === byId("cancel")) byId("make").focus();
@@ -65,7 +64,7 @@ async function follow(id, body) {
     try {
       for await (const event of events(id)) {
         tries = 0;
-        if (progressed(id, event)) return await ended(event, id, body);
+        if (progressed(event)) return await ended(event, id, body);
       }
     } catch (error) {
       if (error instanceof ApiError && error.status) throw error;
@@ -76,19 +75,10 @@ async function follow(id, body) {
 }
 
 /** Show an event. Returns whether it is the last. */
-function progressed(id, { name, data }) {
-  if (name === "step") {
-    clearInterval(current.timer);
-    step(data);
-  } else if (name === "status" && data.status === "queued") {
-    waiting(data);
-    current.timer ??= setInterval(async () => {
-      const job = await getJson(`jobs/${id}`).catch(() => null);
-      if (job?.status === "queued") waiting(job);
-    }, 1000);
-  } else if (name === "status" && data.status === "running") {
-    tell("Starting…", null, 1);
-  }
+function progressed({ name, data }) {
+  if (name === "step") step(data);
+  else if (name === "status" && data.status === "queued") waiting(data);
+  else if (name === "status" && data.status === "running") tell("Starting…", null, 1);
   return name === "done" || name === "failed" || name === "cancelled";
 }
 
@@ -125,7 +115,6 @@ function tell(text, value, max) {
 }
 
 async function ended({ name, data }, id, body) {
-  clearInterval(current.timer);
   if (name === "failed") throw new ApiError(data.error.detail, data.error.field, 1);
   if (name === "done") await show(data, id, body);
   const told = name === "cancelled" ? "Cancelled" : data.images.length > 1 ? `${data.images.length} images made` : "Image made";

@@ -34,5 +34,5 @@ async def metrics(request: Request) -> Response:
     """Numbers for Prometheus."""
     from sdrt.serve.metrics import render
 
-    body, media_type = render(service_of(request))
+    body, media_type = render(service_of(request), request.app.state.requests)
     return Response(body, headers={"Content-Type": media_type})

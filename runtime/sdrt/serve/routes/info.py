@@ -13,6 +13,7 @@ from sdrt.serve.facts import offered
 from sdrt.serve.file_settings import read_file
 from sdrt.serve.routes.common import service_of
 from sdrt.serve.routes.jobs import JobRequest
+from sdrt.serve.waiting import side_work
 
 __all__ = ["router"]
 
@@ -43,7 +44,9 @@ async def metadata(request: Request) -> dict[str, Any]:
     `request` has the fields of a job that would make it again, and `differences` what that job would not do.
     """
     service, data = service_of(request), await request.body()
-    return await asyncio.to_thread(
+    return await side_work(
+        request,
+        service,
         read_file,
         data,
         fields=JobRequest.model_fields.keys(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -15,6 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from sdrt.request.pairs import Corner, Size
 from sdrt.request.setting import Setting
 from sdrt.request.table import TABLE
+from sdrt.serve import waiting
 from sdrt.serve.asked import decoded, image_task, lora_files
 from sdrt.serve.body import StrictRoute
 from sdrt.serve.errors import ServeError, of_failure
@@ -22,6 +24,7 @@ from sdrt.serve.job import Job, Status
 from sdrt.serve.routes.common import Strict, client_of, service_of
 from sdrt.serve.service import Service
 from sdrt.serve.task import IMAGES, SUFFIXES, FileFormat, MadeImage, Progress
+from sdrt.serve.waiting import with_pauses
 
 __all__ = ["router"]
 
@@ -35,6 +38,8 @@ _LEFT_OUT = frozenset(
         *("prompt", *IMAGES),
     }
 )
+_LOOK = 1.0
+"""Seconds after which the events of a job that waits look for its place in the queue."""
 _STREAM = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -83,7 +88,9 @@ class _JobBase(Strict):
     output_quality: Annotated[int, Field(ge=1, le=100)] | None = None
     metadata: bool = Field(True, description="Whether the file says how the image was made.")
     previews: Annotated[int, Field(ge=0, le=100)] = Field(0, description="How many previews the events have.")
-    priority: Annotated[int, Field(ge=-10, le=10)] = Field(0, description="Higher ones run first.")
+    priority: Annotated[int, Field(ge=-10, le=10)] = Field(
+        0, description="Higher ones run first. Above 0, the key must be one that may."
+    )
 
 
 JobRequest = create_model("JobRequest", __base__=_JobBase, **_fields())
@@ -100,7 +107,7 @@ async def create(request: Request, body: JobRequest) -> JSONResponse:  # type: i
     for name in IMAGES:
         settings[name] = _images(name, asked[name])
     wanted = [one.weights for one in body.lora or ()]  # type: ignore[attr-defined]
-    settings["lora"] = lora_files(service, wanted, "lora")
+    settings["lora"] = await lora_files(service, wanted, "lora")
     file_format = FileFormat(
         suffix=SUFFIXES[asked["output_format"]], quality=asked["output_quality"], metadata=asked["metadata"]
     )
@@ -136,7 +143,10 @@ async def status(request: Request, job_id: str) -> JSONResponse:
 
 @router.get("/jobs/{job_id}/events")
 async def events(request: Request, job_id: str) -> StreamingResponse:
-    """The job's events as they happen: `status`, `step` with `preview`, and at last `done`, `failed` or `cancelled`."""
+    """The job's events as they happen: `status`, `step` with `preview`, and at last `done`, `failed` or `cancelled`.
+
+    `status` comes again when its place in the queue changes, and a comment when nothing has for a while.
+    """
     service = service_of(request)
     job = service.job(job_id, client_of(request))
     return StreamingResponse(_events(service, job), media_type="text/event-stream", headers=_STREAM)
@@ -191,7 +201,7 @@ def describe(service: Service, job: Job) -> dict[str, Any]:
         "id": job.id,
         "status": "cancelling" if job.is_cancelling and not job.status.is_final else job.status.value,
         "model": job.task.model,
-        "position": service.position(job) if job.status is Status.QUEUED else None,
+        "position": _place(service, job)[1],
         "step": step.step if step else 0,
         "num_steps": step.num_steps if step else None,
         "created": job.created,
@@ -239,10 +249,26 @@ def _described(job: Job, index: int, made: MadeImage) -> dict[str, Any]:
 
 
 async def _events(service: Service, job: Job) -> AsyncIterator[str]:
+    """The events. Also the status when it changes without a step, and a comment after a silence."""
+    loop = asyncio.get_running_loop()
     yield _event("status", describe(service, job))
-    async for progress in job.steps():
-        yield _event("step", _step(job, progress))
+    told, last = _place(service, job), loop.time()
+    async for progress in with_pauses(job.steps(), _LOOK):
+        place = _place(service, job)
+        if progress is not None:
+            yield _event("step", _step(job, progress))
+        elif place != told:
+            yield _event("status", describe(service, job))
+        elif loop.time() - last >= waiting.SILENCE:
+            yield waiting.SILENT
+        else:
+            continue
+        told, last = place, loop.time()
     yield _event(job.status.value, describe(service, job))
+
+
+def _place(service: Service, job: Job) -> tuple[Status, int | None]:
+    return job.status, service.position(job) if job.status is Status.QUEUED else None
 
 
 def _step(job: Job, progress: Progress) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from sdrt.serve.routes.a1111.fields import Asked, Only, refuse_effects, unsuppor
 from sdrt.serve.routes.a1111.pictures import errors_of, fitted, picture
 from sdrt.serve.routes.common import service_of
 from sdrt.serve.task import FileFormat
+from sdrt.serve.waiting import side_work
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -110,9 +110,11 @@ async def _enlarged(
     for name in ("upscaler_1", "upscaler_2"):
         if getattr(body, name).lower() not in (_NONE, *_FILTERS):
             raise unsupported(name, getattr(body, name), "Lanczos")
-    most = service_of(request).limits.pixels
+    service = service_of(request)
+    most = service.limits.pixels
     files = [(decoded(text, field), field) for text, field in given]
-    return await asyncio.to_thread(lambda: [_enlarge(body, data, field, most) for data, field in files])
+    # One by one, so that a list of them keeps others waiting no longer than one.
+    return [await side_work(request, service, _enlarge, body, data, field, most) for data, field in files]
 
 
 def _enlarge(body: _Enlarging, data: bytes, field: str, most_pixels: int) -> tuple[str, str]:
@@ -169,7 +171,8 @@ def _scaled(body: _Enlarging, image: Image.Image, upscaler: str) -> Image.Image:
 async def png_info(request: Request, body: PngInfo) -> dict[str, Any]:
     """How an image was made, by any program that sdrt can read."""
     data = decoded(body.image.strip(), "image")
-    found = await asyncio.to_thread(_metadata, data, service_of(request).limits.pixels)
+    service = service_of(request)
+    found = await side_work(request, service, _metadata, data, service.limits.pixels)
     named = {"Prompt": found.prompt, "Negative prompt": found.negative_prompt, **found.settings}
     width, x, height = named.get("Size", "").partition("x")
     if x:

@@ -91,7 +91,7 @@ async def _made(request: Request, asked: Asked, given: dict[str, Any], *, kind: 
     """Make the images, and answer when they are done, or with events meanwhile. `given` are the user's images."""
     service = service_of(request)
     wanted = [one.weights for one in asked.lora or ()]
-    settings = {**asked.settings(), **given, "lora": lora_files(service, wanted, "lora")}
+    settings = {**asked.settings(), **given, "lora": await lora_files(service, wanted, "lora")}
     streams = isinstance(asked, Prompted) and asked.stream
     task = await image_task(
         service,

@@ -17,7 +17,7 @@ from sdrt.serve.routes.openai.answers import completed, partial, unless_blocked
 from sdrt.serve.routes.openai.fields import FIELDS, Prompted
 from sdrt.serve.service import Service
 from sdrt.serve.task import FileFormat, Progress
-from sdrt.serve.waiting import made_or_raise
+from sdrt.serve.waiting import SILENT, made_or_raise
 
 __all__ = ["JobStream"]
 
@@ -32,7 +32,7 @@ class JobStream(StreamingResponse):
     Args:
         service: the server's state.
         job: the job.
-        steps: its steps from now on.
+        steps: its steps from now on. None where there was none for a while.
         asked: the request.
         kind: what the names of events begin with.
         given_tokens: what the user's images count in `usage`.
@@ -42,7 +42,7 @@ class JobStream(StreamingResponse):
         self,
         service: Service,
         job: Job,
-        steps: AsyncIterator[Progress],
+        steps: AsyncIterator[Progress | None],
         asked: Prompted,
         *,
         kind: str,
@@ -63,10 +63,13 @@ class JobStream(StreamingResponse):
 
 
 async def _events(
-    job: Job, steps: AsyncIterator[Progress], asked: Prompted, kind: str, given_tokens: int
+    job: Job, steps: AsyncIterator[Progress | None], asked: Prompted, kind: str, given_tokens: int
 ) -> AsyncIterator[str]:
     index, most = 0, asked.partial_images or 0
     async for progress in steps:
+        if progress is None:
+            yield SILENT
+            continue
         # A job that runs again, because its worker died, makes its previews again.
         if progress.preview is not None and progress.preview_index == index < most:
             preview = await asyncio.to_thread(_in_format, progress.preview, asked.file_format)
