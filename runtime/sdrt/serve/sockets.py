@@ -37,7 +37,9 @@ def _next_free(host: str, port: int) -> int | None:
 def _bound(host: str, port: int) -> socket.socket | None:
     """A socket that listens on a port. None if the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends at once only on sockets that name the protocol. On others an answer in two parts waits until the
+    # client has confirmed the first: 40 ms.
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if os.name != "nt":  # there it would let two servers listen on one port
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
