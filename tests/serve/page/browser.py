@@ -40,7 +40,7 @@ def wait_for_images(page: Page, count: int) -> None:
     problem = page.locator(".field-error, #form-error:not(:empty)")
     made = page.locator(f"#gallery li:nth-child({count})")
     expect(made.or_(problem).first).to_be_visible(timeout=LONG)
-    assert problem.all_inner_texts() == []
+    assert problem.all_inner_texts() == [], problem.all_inner_texts()
     expect(page.locator("#cancel")).to_be_disabled(timeout=LONG)
 
 
