@@ -88,8 +88,8 @@ class RayPlace:
         while not isinstance(self._next(), Begun):
             if time.monotonic() > end:
                 raise SdrtError.advised(
-                    f"the cluster {self._setup.address} does not answer",
-                    f"check the address, and its token in RAY_AUTH_TOKEN; {self._setup.log} says more",
+                    f"the cluster {self._setup.cluster.address} does not answer",
+                    f"check the address, and its token in RAY_AUTH_TOKEN; {self._setup.cluster.log} says more",
                 )
 
     def _heard(self) -> Iterator[tuple[int, Answer]]:
@@ -112,7 +112,7 @@ class RayPlace:
     def _lost(self) -> SdrtError:
         self._process.join(_GRACE)
         return SdrtError.advised(
-            f"the cluster {self._setup.address} is gone (Ray ended with exit code {self._process.exitcode}, and "
-            f"{self._setup.log} says more)",
+            f"the cluster {self._setup.cluster.address} is gone (Ray ended with exit code {self._process.exitcode}, "
+            f"and {self._setup.cluster.log} says more)",
             "what is made is in the index: run the same command again when the cluster is back",
         )

@@ -6,33 +6,26 @@ import os
 import pickle
 import queue
 import signal
-import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from sdrt.batch.row import MODEL
-from sdrt.common.control_groups import usable_cpus
-from sdrt.common.version import __version__
-from sdrt.errors import ProviderError, RequestError, SdrtError
 from sdrt.serve.make import failure_of, make
 from sdrt.serve.models import Models
+from sdrt.serve.on_ray.cluster import Cluster, as_the_driver, connect, disconnect, log_to, told
 from sdrt.serve.task import Failure, ImageTask, Made
 from sdrt.serve.worker_process import WorkerSetup
 
 __all__ = ["Answered", "Begun", "Ended", "RaySetup", "Round", "Stop", "Told", "main"]
 
-LOCAL = "local"
 _RETRIES = 1
 """How often Ray tries a run again whose actor has ended."""
 _MOST_BLOCKS = 10_000
 """A block is what an actor gets at once, and answers at once."""
-_LOCAL_STORE = 200 * 10**6
-"""Bytes of shared memory for Ray on this machine. By itself it takes a third of the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,23 +33,12 @@ class RaySetup:
     """Which cluster, and what its actors need to know.
 
     Attributes:
-        address: the cluster's address, or "local" for this machine.
+        cluster: the cluster, and how many actors.
         worker: the model, and how to open it.
-        workers: how many actors.
-        cpus, gpus: what each actor takes of a node, in CPUs and GPUs or parts of them.
-        log: the file that gets what Ray's libraries print.
-        folder: the folder that relative paths are in.
-        version: the version of sdrt that the nodes must have.
     """
 
-    address: str
+    cluster: Cluster
     worker: WorkerSetup
-    workers: int
-    cpus: float
-    gpus: float
-    log: str
-    folder: str = field(default_factory=os.getcwd)
-    version: str = __version__
 
 
 @dataclass(frozen=True)
@@ -103,13 +85,7 @@ class Maker:
         self._notices: list[str] = []
         self._fatal: Failure | None = None
         try:
-            if __version__ != setup.version:
-                raise ProviderError.advised(
-                    f"a node has sdrt {__version__}, and this machine {setup.version}",
-                    "install the same version",
-                )
-            with suppress(OSError):
-                os.chdir(setup.folder)
+            as_the_driver(setup.cluster)
             worker = setup.worker
             self._models = Models(worker.models, worker.options, worker.max_memory, self._notices.append)
             self._models.get(MODEL).load()
@@ -143,11 +119,11 @@ def main(connection: Connection, setup: RaySetup) -> None:
     """The function of the process. It returns when it is told to, or when nothing can be made any more."""
     # A terminal sends Ctrl-C to the whole group, and the command decides what ends when.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _log_to(setup.log)
+    log_to(setup.cluster.log)
     messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(connection, messages), name="sdrt-messages", daemon=True).start()
     try:
-        _connect(setup)
+        connect(setup.cluster)
         connection.send(Begun())
         while isinstance(message := messages.get(), Round):
             for answered in _answers(message.groups, setup):
@@ -156,14 +132,7 @@ def main(connection: Connection, setup: RaySetup) -> None:
     except Exception as error:  # told, because this process is about to end
         with suppress(OSError):
             connection.send(Told(_told(error, setup)))
-    _disconnect()
-
-
-def _log_to(name: str) -> None:
-    """Let what Ray prints go to a file: its native code writes to the streams of the process."""
-    with suppress(OSError), Path(name).open("wb") as stream:
-        for number in (1, 2):
-            os.dup2(stream.fileno(), number)
+    disconnect()
 
 
 def _read(connection: Connection, messages: queue.SimpleQueue[Any]) -> None:
@@ -172,53 +141,8 @@ def _read(connection: Connection, messages: queue.SimpleQueue[Any]) -> None:
         while isinstance(message := connection.recv(), Round):
             messages.put(message)
     # Of a cluster elsewhere, this also frees what the run takes there.
-    _disconnect()
+    disconnect()
     os._exit(0)
-
-
-def _disconnect() -> None:
-    if (ray := sys.modules.get("ray")) is not None:
-        with suppress(Exception):  # it is gone already
-            ray.shutdown()
-
-
-def _connect(setup: RaySetup) -> None:
-    import logging
-
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    is_local = setup.address == LOCAL
-    if is_local:
-        # Ray listens on all addresses of this machine, and runs what it is sent.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    import ray
-
-    ray.init(
-        address=setup.address,
-        include_dashboard=False if is_local else None,
-        object_store_memory=_LOCAL_STORE if is_local else None,
-        num_cpus=_local_cpus(setup) if is_local else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=True,
-    )
-    _check_nodes(setup, ray.nodes())
-
-
-def _local_cpus(setup: RaySetup) -> int:
-    """The CPUs that this machine offers: never fewer than one actor takes, and one for Ray's own tasks."""
-    return max(usable_cpus() or 1, int(-(-setup.workers * setup.cpus // 1)) + 1)
-
-
-def _check_nodes(setup: RaySetup, nodes: Sequence[Mapping[str, Any]]) -> None:
-    """Check that a node has what an actor takes. Ray would wait for one that does."""
-    wanted = {"CPU": setup.cpus, "GPU": setup.gpus}
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    if not any(all(node.get(name, 0) >= count for name, count in wanted.items()) for node in alive):
-        has = "; ".join(", ".join(f"{node.get(name, 0):g} {name}" for name in wanted) for node in alive)
-        raise RequestError.expected(
-            f"no node has {setup.cpus:g} CPU and {setup.gpus:g} GPU for a worker (there are {has})",
-            "smaller --cpus-per-worker and --gpus-per-worker",
-        )
 
 
 def _answers(groups: Sequence[Sequence[ImageTask]], setup: RaySetup) -> Iterator[Answered]:
@@ -230,7 +154,7 @@ def _answers(groups: Sequence[Sequence[ImageTask]], setup: RaySetup) -> Iterator
     context.max_errored_blocks = -1  # any number: those without an answer are asked for again
     context.execution_options.preserve_order = False
     items = [{"number": number, "tasks": pickle.dumps(tasks)} for number, tasks in enumerate(groups)]
-    count = min(setup.workers, len(items))
+    count = min(setup.cluster.workers, len(items))
     answers = ray.data.from_items(items, override_num_blocks=min(len(items), _MOST_BLOCKS)).map_batches(
         Maker,
         fn_constructor_args=(setup,),
@@ -239,8 +163,8 @@ def _answers(groups: Sequence[Sequence[ImageTask]], setup: RaySetup) -> Iterator
         batch_format="pyarrow",
         # One run at a time, because an actor that ends takes those that wait for it along.
         compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1),
-        num_cpus=setup.cpus,
-        num_gpus=setup.gpus,
+        num_cpus=setup.cluster.cpus,
+        num_gpus=setup.cluster.gpus,
         # Not as arguments, which are deprecated. Ray Data's own value is to try again for ever.
         ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": _RETRIES},
     )
@@ -263,9 +187,4 @@ class _FatalError(Exception):
 def _told(error: Exception, setup: RaySetup) -> Failure:
     if isinstance(error, _FatalError):
         return error.failure
-    if isinstance(error, SdrtError):
-        return failure_of(error)
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    said = f"Ray at {setup.address} failed: {type(error).__name__}: {lines[0]}"
-    remedy = f"{setup.log} says more; run the same command again to make what is missing"
-    return Failure(kind="SdrtError", message=f"{said}; {remedy}")
+    return told(error, setup.cluster, "run the same command again to make what is missing")

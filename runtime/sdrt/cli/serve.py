@@ -13,6 +13,7 @@ from sdrt.cli.echo import echo, echo_error
 from sdrt.cli.group import debug_option
 from sdrt.cli.param_types import Memory
 from sdrt.cli.provider_options import RUN_OPTIONS, tune_option
+from sdrt.cli.ray_options import check_ray, check_workers, ray_setup, serve_ray_options
 from sdrt.cli.settings import CONTEXT, together
 from sdrt.common.extras import install_command, missing_modules
 from sdrt.errors import ProviderError, RequestError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sdrt.serve.keys import Keys
     from sdrt.serve.options import ServeOptions
     from sdrt.serve.served_model import ServedModel
+    from sdrt.serve.workers import Workers
 
 __all__ = ["serve"]
 
@@ -62,17 +64,15 @@ _DEFAULT_PORT = 7860
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
-    default=1,
-    show_default=True,
     help="Processes that make images, for each provider. On the CPU they share its cores, and the weights of a tuned "
-    "model.",
+    "model.  [default: 1]",
 )
 @click.option(
     "--threads",
     type=click.IntRange(1),
     help="CPU threads of each worker.  [default: the cores, divided among the workers]",
 )
-@together(*RUN_OPTIONS, tune_option)
+@together(serve_ray_options, *RUN_OPTIONS, tune_option)
 @click.option(
     "--lora-dir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -202,6 +202,9 @@ def serve(new_key: str | None, **options: Any) -> None:
             f"sdrt serve needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
             install_command("serve"),
         )
+    check_ray("sdrt serve", options, ("ray", "grpc"), refused=("workers", "max_memory"))
+    if options["ray"] is not None:
+        check_workers(options)
     _serve(**options)
 
 
@@ -229,21 +232,29 @@ def _serve(*, host: str, port: int, log_format: str, quiet: bool, **options: Any
 
     listening = bound_socket(host, port)
     own = listening.getsockname()[1]
-    from sdrt.serve.worker import WorkerProcess
-
-    # Workers open the model while this process imports FastAPI, which takes as long.
-    processes = [WorkerProcess(setup) for setup in made.setups()]
-    from sdrt.serve.server import serve
-
     shown = f"[{host}]" if ":" in host else host
-    serve(made, listening, processes, lambda: echo_error(f"http://{shown}:{own}  (Ctrl-C ends)"))
+    # Workers open the model while this process imports FastAPI, which takes as long.
+    with _workers(made, options, own) as workers:
+        from sdrt.serve.server import serve
+
+        serve(made, listening, workers, lambda: echo_error(f"http://{shown}:{own}  (Ctrl-C ends)"))
+
+
+def _workers(made: ServeOptions, given: Mapping[str, Any], port: int) -> Workers:
+    if given["ray"] is None:
+        from sdrt.serve.worker import LocalWorkers
+
+        return LocalWorkers(made.setups())
+    from sdrt.serve.on_ray.workers import RayWorkers
+
+    return RayWorkers(ray_setup(made, given, port))
 
 
 def _options(
     *,
     models: Sequence[str],
     providers: Sequence[str],
-    workers: int,
+    workers: int | None,
     threads: int | None,
     provider_options: Mapping[str, Any],
     allow_fallback: bool,
@@ -259,18 +270,22 @@ def _options(
     lora_dir: Path | None,
     max_batch: int,
     max_memory: int | None,
-    **limits: Any,
+    **others: Any,
 ) -> ServeOptions:
     from sdrt.common.control_groups import share_of_cpus
     from sdrt.serve.options import Limits, ServeOptions, check_proxies
 
-    each = [provider for provider in providers or ("auto",) for _ in range(workers)]
+    each = [provider for provider in providers or ("auto",) for _ in range(workers or 1)]
+    is_elsewhere = others["ray"] is not None
+    threads = threads or (
+        max(1, int(others["cpus_per_worker"] or 1)) if is_elsewhere else share_of_cpus(len(each))
+    )
     return ServeOptions(
         models=_models(models),
         providers=each,
         loading={
             "provider_options": dict(provider_options) or None,
-            "threads": threads or share_of_cpus(len(each)),
+            "threads": threads,
             "allow_fallback": allow_fallback,
             "vae_tiling": vae_tiling,
             "low_vram": low_vram,
@@ -285,14 +300,14 @@ def _options(
         max_batch=max_batch,
         max_memory=max_memory,
         limits=Limits(
-            queue=limits["max_queue"],
-            steps=limits["max_steps"],
-            images=limits["max_images"],
-            pixels=limits["max_pixels"],
-            uploads=limits["max_uploads"],
-            silence=limits["silence"],
-            timeout=limits["timeout"],
-            grace=limits["grace"],
+            queue=others["max_queue"],
+            steps=others["max_steps"],
+            images=others["max_images"],
+            pixels=others["max_pixels"],
+            uploads=others["max_uploads"],
+            silence=others["silence"],
+            timeout=others["timeout"],
+            grace=others["grace"],
         ),
     )
 

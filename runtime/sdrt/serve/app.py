@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
@@ -25,7 +25,7 @@ from sdrt.serve.routes import a1111, health, info, jobs, openai, page
 from sdrt.serve.service import Service
 from sdrt.serve.task import Failure
 from sdrt.serve.uploads import Uploads
-from sdrt.serve.worker import WorkerProcess
+from sdrt.serve.workers import Workers
 
 __all__ = ["make_app"]
 
@@ -34,14 +34,14 @@ _ABOUT = "Images by Stable Diffusion, made with ONNX Runtime."
 
 def make_app(
     options: ServeOptions,
-    processes: Sequence[WorkerProcess] = (),
+    workers: Workers | None = None,
     lost: Callable[[Failure], object] = lambda failure: None,
 ) -> FastAPI:
     """The application of a server with these options. Its workers start with it, and end with it.
 
     Args:
         options: what to serve.
-        processes: the first process of each worker, if they were started early.
+        workers: its workers. None for those of this machine that the options ask for.
         lost: called when there are no workers, and will be none.
     """
 
@@ -49,7 +49,7 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service = app.state.service = Service(options, processes, uploads)
+        service = app.state.service = Service(options, workers, uploads)
         app.state.a1111_clients = a1111.Clients()
         service.dispatcher.start()
         watch = asyncio.ensure_future(_tell_of_loss(service, lost))

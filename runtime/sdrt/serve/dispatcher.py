@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 from sdrt.serve.batch_sizes import BatchSizes
 from sdrt.serve.job import Job
 from sdrt.serve.job_queue import JobQueue
+from sdrt.serve.slot import Slot
 from sdrt.serve.task import Failure
-from sdrt.serve.worker import Worker, WorkerProcess
-from sdrt.serve.worker_process import Cancelled, Done, Failed, Ready, Stepped, WorkerSetup
+from sdrt.serve.worker_process import Cancelled, Done, Failed, Lost, Ready, Stepped
+from sdrt.serve.workers import Worker, Workers
 
 __all__ = ["Dispatcher"]
 
@@ -27,41 +27,12 @@ _PATIENCE = 60.0
 """Seconds in which a worker should stop a run that took too long. One that does not is ended."""
 
 
-class Slot:
-    """A place for a worker, and the jobs that it makes now.
-
-    Attributes:
-        process: the first process, if it was started early.
-        worker: the worker. None before the first start.
-        jobs: the jobs of its run.
-        number: the number of its run.
-        is_ready: whether it takes runs.
-    """
-
-    def __init__(self, setup: WorkerSetup, process: WorkerProcess | None) -> None:
-        self.setup, self.process = setup, process
-        self.worker: Worker | None = None
-        self.jobs: list[Job] = []
-        self.number = 0
-        self.is_ready = False
-        self.deaths = 0
-        self.next_start: asyncio.TimerHandle | None = None
-        self.is_given_up = False
-        self.provider: str | None = None
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it can take a run."""
-        return self.is_ready and not self.jobs
-
-
 class Dispatcher:
     """Gives jobs to workers. All methods belong to the thread of the event loop.
 
     Args:
         queue: the jobs that wait.
-        setups: for each worker, what it needs to know.
-        processes: the first process of each, if they were started early.
+        workers: the workers.
         max_batch: how many jobs may share a run, where that is faster.
         timeout: seconds that a run may take. None for any time.
     """
@@ -69,15 +40,13 @@ class Dispatcher:
     def __init__(
         self,
         queue: JobQueue,
-        setups: Sequence[WorkerSetup],
+        workers: Workers,
         *,
-        processes: Sequence[WorkerProcess] = (),
         max_batch: int = 1,
         timeout: float | None = None,
     ) -> None:
-        early: Sequence[WorkerProcess | None] = processes or [None] * len(setups)
-        self.queue = queue
-        self.slots = [Slot(setup, process) for setup, process in zip(setups, early, strict=True)]
+        self.queue, self._workers = queue, workers
+        self.slots = [Slot(place) for place in range(workers.places)]
         self._sizes, self._timeout = BatchSizes(max_batch), timeout
         self._lost = asyncio.Event()
         self._timers: dict[Job, asyncio.TimerHandle] = {}
@@ -103,6 +72,13 @@ class Dispatcher:
     def is_ready(self) -> bool:
         """Whether a worker takes runs."""
         return any(slot.is_ready for slot in self.slots) and not self._is_stopping
+
+    @property
+    def open_models(self) -> list[tuple[str, ...]]:
+        """For each worker that runs, the models that it has open."""
+        if (running := self._workers.running) is not None:
+            return list(running)
+        return [slot.worker.open_models for slot in self.slots if slot.worker is not None and slot.is_ready]
 
     @property
     def running(self) -> list[Job]:
@@ -199,18 +175,18 @@ class Dispatcher:
     def _end_if_stuck(self, slot: Slot, worker: Worker | None, number: int) -> None:
         """End a worker that still does a run which it was to stop. Another one takes its place."""
         if worker is not None and slot.worker is worker and slot.number == number and slot.jobs:
-            log.error("worker %s does not stop a run, and is ended", worker.pid)
+            log.error("%s does not stop a run, and is ended", worker.name)
             worker.kill()
 
     def _start(self, slot: Slot) -> None:
         slot.is_ready, slot.jobs, slot.next_start = False, [], None
         try:
-            process, slot.process = slot.process or WorkerProcess(slot.setup), None
+            slot.worker = self._workers.start(
+                slot.place, lambda worker, message: self._heard(slot, worker, message)
+            )
         except OSError as error:  # the machine has no memory or no place for another process
             log.error("no worker can be started: %s", error)
             self._start_again(slot)
-            return
-        slot.worker = Worker(process, lambda worker, message: self._heard(slot, worker, message))
 
     def _heard(self, slot: Slot, worker: Worker, message: Any) -> None:
         if worker is not slot.worker:
@@ -219,6 +195,8 @@ class Dispatcher:
             self._died(slot, worker)
         elif isinstance(message, Ready):
             self._is_up(slot, worker, message)
+        elif isinstance(message, Lost):
+            self._lose(message.failure)
         elif message.number == slot.number:
             self._answered(slot, worker, message)
 
@@ -228,8 +206,7 @@ class Dispatcher:
             return
         slot.deaths = 0
         slot.is_ready, slot.provider = True, message.provider
-        first = slot.setup.first
-        worker.open_models = () if first is None else (first,)
+        worker.open_models = message.open_models
         self.wake()
 
     def _could_not_open(self, slot: Slot, worker: Worker, failure: Failure) -> None:
@@ -239,7 +216,7 @@ class Dispatcher:
         if slot.provider is None:
             slot.deaths = len(_PAUSES) + 1  # the server ends, and says why
         else:
-            log.error("worker %s cannot open %s: %s", worker.pid, slot.setup.first, failure.message)
+            log.error("%s cannot open its first model: %s", worker.name, failure.message)
 
     def _answered(self, slot: Slot, worker: Worker, message: Any) -> None:
         if isinstance(message, Stepped):
@@ -299,7 +276,7 @@ class Dispatcher:
             return
         self.worker_restarts += 1
         if slot.deaths <= len(_PAUSES):
-            log.error("worker %s ended with code %s", worker.pid, worker.process.exitcode)
+            log.error("%s %s", worker.name, worker.end)
         self._start_again(slot)
 
     def _start_again(self, slot: Slot) -> None:
@@ -327,11 +304,21 @@ class Dispatcher:
         message = f"workers end as soon as they start ({slot.deaths} in a row)"
         self.failure = self.failure or Failure(kind="WorkerError", message=message)
         if self.is_lost:
-            while (job := self.queue.take()) is not None:
-                job.fail(self.failure)
-            self._lost.set()
+            self._lose(self.failure)
         else:
             log.error("a worker is given up, and others go on: %s", self.failure.message)
+
+    def _lose(self, failure: Failure) -> None:
+        """There are no workers any more: tell all who wait for one."""
+        self.failure = failure
+        for job in self.running:
+            self._stop_timer(job)
+            job.fail(failure)
+        while (waiting := self.queue.take()) is not None:
+            waiting.fail(failure)
+        for slot in self.slots:
+            slot.worker, slot.is_ready, slot.is_given_up = None, False, True
+        self._lost.set()
 
 
 def _stopping() -> Failure:

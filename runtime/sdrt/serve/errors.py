@@ -37,6 +37,7 @@ class ServeError(Exception):
 
 
 _STATUS = {
+    "ClusterError": 503,
     "ModelNotFoundError": 404,
     "OutOfMemoryError": 507,
     "ShutdownError": 503,

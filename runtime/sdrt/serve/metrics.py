@@ -23,18 +23,13 @@ class _OfService(Collector):
     def collect(self) -> Iterator[Metric]:
         """The numbers as they are now."""
         service, counts = self._service, self._service.counts
-        workers = service.dispatcher.slots
+        workers = service.dispatcher.open_models
         yield GaugeMetricFamily("sdrt_jobs_waiting", "Jobs that wait.", len(service.queue))
         yield GaugeMetricFamily("sdrt_jobs_running", "Jobs in work.", len(service.dispatcher.running))
-        yield GaugeMetricFamily(
-            "sdrt_workers_ready", "Workers that take jobs.", sum(slot.is_ready for slot in workers)
-        )
+        yield GaugeMetricFamily("sdrt_workers_ready", "Workers that take jobs.", len(workers))
         models = GaugeMetricFamily("sdrt_model_open", "Workers that have a model open.", labels=["model"])
         for name in service.model_names:
-            open_in = [
-                slot for slot in workers if slot.worker is not None and name in slot.worker.open_models
-            ]
-            models.add_metric([name], len(open_in))
+            models.add_metric([name], sum(name in open_models for open_models in workers))
         yield models
         yield CounterMetricFamily(
             "sdrt_worker_restarts",

@@ -14,7 +14,7 @@ from sdrt.serve.served_model import ServedModel
 if TYPE_CHECKING:
     from sdrt.pipeline import StableDiffusionPipeline
 
-__all__ = ["Models"]
+__all__ = ["Models", "opened_model"]
 
 
 class Models:
@@ -46,7 +46,7 @@ class Models:
         if name not in self._open:
             model = self._served[name]
             self._close_until(room=_bytes_of(model.source), keep=0)
-            self._open[name] = self._opened(model)
+            self._open[name] = opened_model(model, self._options, self._notify)
         self._open.move_to_end(name)
         return self._open[name]
 
@@ -68,14 +68,26 @@ class Models:
         taken = own_bytes("self")
         return self._max_memory is not None and taken is not None and taken + room > self._max_memory
 
-    def _opened(self, model: ServedModel) -> StableDiffusionPipeline:
-        from sdrt.pipeline import StableDiffusionPipeline
 
-        options = {**self._options, **model.options}
-        made = StableDiffusionPipeline.from_pretrained(model.source, notify=self._notify, **options)
-        for file in model.embeddings:
-            made.load_textual_inversion(file)
-        return made
+def opened_model(model: ServedModel, options: Mapping[str, Any], notify: Notify) -> StableDiffusionPipeline:
+    """Open a model.
+
+    Args:
+        model: the model.
+        options: arguments of `from_pretrained`, which the model's own override.
+        notify: receives what the pipeline says.
+
+    Raises:
+        ModelError, ProviderError, RequestError: it cannot be opened.
+    """
+    from sdrt.pipeline import StableDiffusionPipeline
+
+    made = StableDiffusionPipeline.from_pretrained(
+        model.source, notify=notify, **{**options, **model.options}
+    )
+    for file in model.embeddings:
+        made.load_textual_inversion(file)
+    return made
 
 
 def _bytes_of(source: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import uvicorn
@@ -16,7 +16,7 @@ from sdrt.serve.errors import error_of
 from sdrt.serve.options import ServeOptions
 from sdrt.serve.patient_protocol import protocol
 from sdrt.serve.task import Failure
-from sdrt.serve.worker import WorkerProcess
+from sdrt.serve.workers import Workers
 
 __all__ = ["serve"]
 
@@ -71,7 +71,7 @@ class _Server(uvicorn.Server):
 def serve(
     options: ServeOptions,
     listening: socket.socket,
-    processes: Sequence[WorkerProcess],
+    workers: Workers,
     started: Callable[[], object],
 ) -> None:
     """Answer requests until the process gets SIGINT or SIGTERM. Calls `started` when it listens.
@@ -85,7 +85,7 @@ def serve(
         failures.append(failure)
         server.should_exit = True
 
-    app = make_app(options, processes, lost)
+    app = make_app(options, workers, lost)
     config = uvicorn.Config(
         app,
         http=protocol(options.limits.silence),

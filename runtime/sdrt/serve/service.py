@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from sdrt.serve.counts import JobCounts
@@ -18,7 +18,8 @@ from sdrt.serve.options import ServeOptions
 from sdrt.serve.side_work import SideWork
 from sdrt.serve.task import ImageTask
 from sdrt.serve.uploads import Uploads
-from sdrt.serve.worker import WorkerProcess
+from sdrt.serve.worker import LocalWorkers
+from sdrt.serve.workers import Workers
 
 __all__ = ["Service"]
 
@@ -30,10 +31,7 @@ class Service:
     """Accepts tasks and keeps their results for a while. All methods belong to the thread of the event loop."""
 
     def __init__(
-        self,
-        options: ServeOptions,
-        processes: Sequence[WorkerProcess] = (),
-        uploads: Uploads | None = None,
+        self, options: ServeOptions, workers: Workers | None = None, uploads: Uploads | None = None
     ) -> None:
         self.options, self.limits = options, options.limits
         self.uploads = uploads or Uploads(options.limits.uploads)
@@ -41,8 +39,7 @@ class Service:
         self.side_work = SideWork(options.limits.side_work)
         self.dispatcher = Dispatcher(
             self.queue,
-            options.setups(),
-            processes=processes,
+            workers or LocalWorkers(options.setups()),
             max_batch=options.max_batch,
             timeout=options.limits.timeout,
         )
@@ -146,7 +143,7 @@ class Service:
 
     def _retry_after(self) -> int:
         """Seconds until a worker probably takes the next job."""
-        workers = max(1, len(self.dispatcher.slots))
+        workers = max(1, len(self.dispatcher.open_models))
         return max(1, min(600, round(self._seconds_per_job / workers)))
 
     def _forget_old(self) -> None:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import functools
 import multiprocessing.util  # registers its function for the exit, which so runs after ours
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Sequence
 
-from sdrt.serve.messages import Messages, packed, receive
+from sdrt.serve.link import Link
+from sdrt.serve.messages import Messages
 from sdrt.serve.task import ImageTask
 from sdrt.serve.worker_process import Cancel, Run, Stop, WorkerSetup, main
+from sdrt.serve.workers import Heard
 
-__all__ = ["Worker", "WorkerProcess"]
+__all__ = ["LocalWorker", "LocalWorkers", "WorkerProcess"]
 
 _CONTEXT = multiprocessing.get_context("spawn")
-_INTERVAL = 0.005
-"""Seconds between looks at a process that has closed its end, and ends."""
 _NAME = "sdrt-worker"
 
 
@@ -33,6 +30,41 @@ def _end_all() -> None:
     for process in multiprocessing.active_children():
         if process.name == _NAME:
             process.kill()
+
+
+class LocalWorkers:
+    """Processes of this machine. When entered, they begin to open their first models.
+
+    Args:
+        setups: for each worker, what it needs to know.
+    """
+
+    def __init__(self, setups: Sequence[WorkerSetup]) -> None:
+        self._setups = setups
+        self._early: dict[int, WorkerProcess] = {}
+
+    def __enter__(self) -> LocalWorkers:
+        self._early = {place: WorkerProcess(setup) for place, setup in enumerate(self._setups)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Those that a server took end with it.
+        while self._early:
+            self._early.popitem()[1].process.kill()
+
+    @property
+    def places(self) -> int:
+        """See `Workers`."""
+        return len(self._setups)
+
+    @property
+    def running(self) -> None:
+        """See `Workers`: one for each place."""
+
+    def start(self, place: int, heard: Heard) -> LocalWorker:
+        """See `Workers`."""
+        early = self._early.pop(place) if place in self._early else None
+        return LocalWorker(early or WorkerProcess(self._setups[place]), heard)
 
 
 class WorkerProcess:
@@ -51,65 +83,49 @@ class WorkerProcess:
             self.process.start()
 
 
-class Worker:
+class LocalWorker:
     """The event loop's side of a process that makes images. All methods belong to the thread of the event loop.
-
-    None of them waits for the process, which may hang: what it does not take is kept.
 
     Args:
         started: the process.
         heard: called in the event loop with the worker and each message from it, and with None when it has ended.
     """
 
-    def __init__(self, started: WorkerProcess, heard: Callable[[Worker, Any], object]) -> None:
-        self._heard, self._loop = heard, asyncio.get_running_loop()
-        self._socket, self.process = started.socket, started.process
+    def __init__(self, started: WorkerProcess, heard: Heard) -> None:
+        self.process = started.process
         self.number = 0
         self.open_models: tuple[str, ...] = ()
-        self._writer: asyncio.StreamWriter | None = None
-        self._kept: list[Any] = []
-        self._listening = self._loop.create_task(self._listen())
+        self._link = Link(started.socket, started.process, lambda message: heard(self, message))
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return f"worker {self.process.pid}"
 
     @property
     def pid(self) -> int | None:
         """The id of the process."""
         return self.process.pid
 
+    @property
+    def end(self) -> str:
+        """How it ended."""
+        return f"ended with code {self.process.exitcode}"
+
     def run(self, tasks: Sequence[ImageTask]) -> int:
         """Send a run, and return its number. If the process has just ended, `heard` says so."""
         self.number += 1
-        self._send(Run(self.number, tasks))
+        self._link.send(Run(self.number, tasks))
         return self.number
 
     def cancel(self) -> None:
         """Stop the newest run."""
-        self._send(Cancel(self.number))
+        self._link.send(Cancel(self.number))
 
     def stop(self) -> None:
         """Let the process end after its run."""
-        self._send(Stop())
+        self._link.send(Stop())
 
     def kill(self) -> None:
         """End the process now."""
         self.process.kill()
-
-    def _send(self, message: Any) -> None:
-        if self._writer is None:
-            self._kept.append(message)
-        else:
-            self._writer.write(packed(message))
-
-    async def _listen(self) -> None:
-        with suppress(asyncio.IncompleteReadError, OSError):
-            reader, self._writer = await asyncio.open_connection(sock=self._socket)
-            for message in self._kept:
-                self._send(message)
-            while True:
-                self._tell(await receive(reader))
-        self._socket.close()
-        while self.process.exitcode is None:
-            await asyncio.sleep(_INTERVAL)
-        self._tell(None)
-
-    def _tell(self, message: Any) -> None:
-        self._loop.call_soon(self._heard, self, message)

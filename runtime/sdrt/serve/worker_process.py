@@ -7,15 +7,31 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sdrt.errors import RunCancelledError
 from sdrt.serve.served_model import ServedModel
 from sdrt.serve.task import Failure, ImageTask, Made, Progress
 
-__all__ = ["Cancelled", "Done", "Failed", "Ready", "Run", "Stepped", "Stop", "WorkerSetup", "main"]
+if TYPE_CHECKING:
+    from sdrt.pipeline import StableDiffusionPipeline
+
+__all__ = [
+    "Cancel",
+    "Cancelled",
+    "Done",
+    "Failed",
+    "Lost",
+    "Ready",
+    "Run",
+    "Stepped",
+    "Stop",
+    "WorkerSetup",
+    "answer",
+    "main",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +83,14 @@ class Ready:
 
     provider: str | None
     failure: Failure | None = None
+    open_models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lost:
+    """There are no workers any more, and will be none."""
+
+    failure: Failure
 
 
 @dataclass(frozen=True)
@@ -167,35 +191,58 @@ class _Worker:
         if first is None:
             return Ready(None)
         try:
-            return Ready(self._models.get(first).load().provider)
+            return Ready(self._models.get(first).load().provider, open_models=(first,))
         except Exception as error:  # told by the server, which then ends
             from sdrt.serve.make import failure_of
 
             return Ready(None, failure_of(error))
 
     def _answer(self, run: Run) -> Done | Failed | Cancelled:
-        from sdrt.serve.make import failure_of, make
-
         self._notices.clear()
-        try:
-            made = make(
-                self._models.get(run.tasks[0].model),
-                run.tasks,
-                emit=lambda progress: self._send(Stepped(run.number, progress)),
-                cancel=lambda: run.number in self._cancelled,
-                notices=self._notices,
-            )
-        except RunCancelledError:
-            return Cancelled(run.number, self._models.trim())
-        except Exception as error:  # every request gets an answer, and the worker goes on
-            return Failed(run.number, failure_of(error), self._models.trim(), _trace(error))
-        return Done(run.number, made, self._models.trim())
+        return answer(
+            run,
+            self._models.get,
+            self._models.trim,
+            emit=lambda progress: self._send(Stepped(run.number, progress)),
+            cancel=lambda: run.number in self._cancelled,
+            notices=self._notices,
+        )
 
     def _send(self, message: Any) -> None:
         try:
             self._connection.send(message)
         except OSError:  # the server is gone
             sys.exit(1)
+
+
+def answer(
+    run: Run,
+    opened: Callable[[str], StableDiffusionPipeline],
+    open_models: Callable[[], tuple[str, ...]],
+    *,
+    emit: Callable[[Progress], object],
+    cancel: Callable[[], object],
+    notices: Sequence[str],
+) -> Done | Failed | Cancelled:
+    """Make the images of a run, and say what became of it, whatever that is.
+
+    Args:
+        run: the run.
+        opened: returns the pipeline of a model.
+        open_models: returns the names of those that are open afterwards.
+        emit, cancel, notices: see `make`.
+    """
+    # Imported here, because the server imports this module too, and never needs them.
+    from sdrt.serve.make import failure_of, make
+
+    try:
+        pipeline = opened(run.tasks[0].model)
+        made = make(pipeline, run.tasks, emit=emit, cancel=cancel, notices=notices)
+    except RunCancelledError:
+        return Cancelled(run.number, open_models())
+    except Exception as error:  # every request gets an answer, and the worker goes on
+        return Failed(run.number, failure_of(error), open_models(), _trace(error))
+    return Done(run.number, made, open_models())
 
 
 def _trace(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from sdrt.serve.dispatcher import Dispatcher
 from sdrt.serve.job import Job, Status
 from sdrt.serve.job_queue import JobQueue
 from sdrt.serve.task import Failure, ImageTask, Made
-from sdrt.serve.worker_process import Done, Failed, Ready, WorkerSetup
+from sdrt.serve.worker_process import Done, Failed, Lost, Ready
 
 
 class Most:
@@ -37,12 +37,13 @@ class Most:
 class FakeWorker:
     """A worker that does nothing by itself. `tell` is what it would say."""
 
-    def __init__(self, process: object, heard: Callable[[FakeWorker, Any], object]) -> None:
+    name, pid, end = "worker 1", 1, "ended with code -9"
+
+    def __init__(self, heard: Callable[[FakeWorker, Any], object]) -> None:
         self._heard = heard
-        self.process = type("Process", (), {"exitcode": -9})
         self.open_models: tuple[str, ...] = ()
         self.runs: list[Sequence[ImageTask]] = []
-        self.pid, self.cancels, self.is_killed = 1, 0, False
+        self.cancels, self.is_killed = 0, False
 
     def tell(self, message: Any) -> None:
         self._heard(self, message)
@@ -61,6 +62,24 @@ class FakeWorker:
         self.is_killed = True
 
 
+class FakeWorkers:
+    """Workers that do nothing by themselves."""
+
+    running = None
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+
+    def start(self, place: int, heard: Callable[[FakeWorker, Any], object]) -> FakeWorker:
+        return FakeWorker(heard)
+
+    def __enter__(self) -> FakeWorkers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 def job(seed: int, model: str = "shapes", client: str = "me") -> Job:
     return Job(task=ImageTask(model=model, settings={"prompt": "a red circle", "seed": seed}), client=client)
 
@@ -71,7 +90,7 @@ def workers_of(made: Dispatcher) -> list[FakeWorker]:
 
 def started(count: int = 1, **options: Any) -> Dispatcher:
     """A dispatcher whose workers are ready."""
-    made = Dispatcher(JobQueue(64), [WorkerSetup(models={})] * count, **options)
+    made = Dispatcher(JobQueue(64), FakeWorkers(count), **options)
     made.start()
     for worker in workers_of(made):
         worker.tell(Ready("cpu"))
@@ -94,9 +113,7 @@ FAILED = Failed(1, Failure(kind="RequestError", message="wrong", is_request=True
 
 
 @pytest.fixture(autouse=True)
-def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatching, "Worker", FakeWorker)
-    monkeypatch.setattr(dispatching, "WorkerProcess", lambda setup: setup)
+def shares_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatching, "BatchSizes", Most)
 
 
@@ -252,7 +269,7 @@ def test_a_worker_that_cannot_open_its_model_is_told_although_another_can(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def test() -> None:
-        made = Dispatcher(JobQueue(1), [WorkerSetup(models={}, first="shapes")] * 2)
+        made = Dispatcher(JobQueue(1), FakeWorkers(2))
         made.start()
         first, second = workers_of(made)
         first.tell(Ready("cpu"))
@@ -265,13 +282,6 @@ def test_a_worker_that_cannot_open_its_model_is_told_although_another_can(
     run(test)
 
 
-class NoPlace:
-    """A worker's process that the machine has no place for."""
-
-    def __init__(self, setup: object) -> None:
-        raise BlockingIOError(11, "Resource temporarily unavailable")
-
-
 def test_a_worker_that_cannot_be_started_again_is_tried_later(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -279,11 +289,15 @@ def test_a_worker_that_cannot_be_started_again_is_tried_later(
 
     async def test() -> None:
         made, one = started(), job(0)
-        monkeypatch.setattr(dispatching, "WorkerProcess", NoPlace)
-        workers_of(made)[0].tell(None)
+
+        def start(*_: object) -> FakeWorker:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(FakeWorkers, "start", start)
+            workers_of(made)[0].tell(None)
         assert "no worker can be started: [Errno 11]" in caplog.text
         made.queue.put(one)
-        monkeypatch.setattr(dispatching, "WorkerProcess", lambda setup: setup)
         before = made.slots[0].worker
         while made.slots[0].worker is before:
             await asyncio.sleep(0.005)
@@ -322,5 +336,19 @@ def test_a_number_of_images_whose_worker_died_counts_as_failed() -> None:
         put(made, job(0), job(1))
         workers_of(made)[0].tell(None)
         assert made._sizes.failures == 1  # type: ignore[attr-defined]
+
+    run(test)
+
+
+def test_when_all_workers_are_lost_every_job_is_told() -> None:
+    async def test() -> None:
+        made, jobs = started(2), [job(seed) for seed in range(4)]
+        put(made, *jobs)
+        failure = Failure(kind="WorkerError", message="the cluster is gone")
+        for worker in workers_of(made):
+            worker.tell(Lost(failure))
+        assert [one.failure for one in jobs] == [failure] * 4
+        await made.lost()
+        assert not made.is_ready
 
     run(test)

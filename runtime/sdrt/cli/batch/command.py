@@ -11,6 +11,7 @@ from sdrt.cli.completers import files, folders
 from sdrt.cli.generate.options import groups, image_options
 from sdrt.cli.group import debug_option
 from sdrt.cli.grouped_help import GroupedCommand
+from sdrt.cli.ray_options import cpus_per_worker_option, gpus_per_worker_option
 from sdrt.cli.settings import CONTEXT
 from sdrt.request.setting import Group
 
@@ -66,16 +67,8 @@ def _groups() -> dict[str, tuple[str, ...]]:
     metavar="ADDRESS|local",
     help="Run the workers on the Ray cluster of this address, or on this machine as a cluster (local).",
 )
-@click.option(
-    "--cpus-per-worker",
-    type=click.FloatRange(0, min_open=True),
-    help="With --ray: CPUs of a node that a worker takes, also parts of one.  [default: 1]",
-)
-@click.option(
-    "--gpus-per-worker",
-    type=click.FloatRange(0),
-    help="With --ray: GPUs of a node that a worker takes, also parts of one.  [default: 0]",
-)
+@cpus_per_worker_option
+@gpus_per_worker_option
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 @debug_option
 def batch(table: str, **options: Any) -> None:

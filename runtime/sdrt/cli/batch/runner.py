@@ -15,11 +15,12 @@ from sdrt.cli.batch.rows import read_rows
 from sdrt.cli.checkpoint_options import BESIDE
 from sdrt.cli.echo import echo_json
 from sdrt.cli.generate.terminal import Terminal
+from sdrt.cli.ray_options import check_ray
 from sdrt.cli.spellings import naming_options
 from sdrt.common.control_groups import share_of_cpus
-from sdrt.common.extras import install_command, missing_modules
+from sdrt.common.extras import install_command
 from sdrt.common.progress import export_reporter
-from sdrt.errors import ProviderError, RequestError, SdrtError
+from sdrt.errors import RequestError, SdrtError
 from sdrt.request.table import TABLE as SETTINGS
 
 if TYPE_CHECKING:
@@ -115,16 +116,7 @@ def _check(options: Options) -> None:
             "a seed from which the rows' seeds count up",
             argument="seed",
         )
-    if options.ray is None:
-        for name in ("cpus_per_worker", "gpus_per_worker"):
-            if getattr(options, name) is not None:
-                raise RequestError.advised(f"{name} has no effect without --ray", "give both", argument=name)
-    elif missing := missing_modules("ray") + missing_modules("batch"):
-        raise ProviderError.advised(
-            f"sdrt batch --ray needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} "
-            "not installed",
-            install_command("ray"),
-        )
+    check_ray("sdrt batch", vars(options), ("ray", "pyarrow"))
 
 
 def _identity(options: Options, report: Rows, *, checks: bool) -> str:
@@ -153,18 +145,17 @@ def _place(options: Options, *, checks: bool) -> Place:
         return LocalPlace(_setup(options, share_of_cpus(options.workers), checks=checks), options.workers)
     from sdrt.batch.on_ray import RayPlace
     from sdrt.batch.ray_driver import RaySetup
+    from sdrt.serve.on_ray.cluster import Cluster
 
     cpus = options.cpus_per_worker or 1.0
-    return RayPlace(
-        RaySetup(
-            address=options.ray,
-            worker=_setup(options, max(1, int(cpus)), checks=checks),
-            workers=options.workers,
-            cpus=cpus,
-            gpus=options.gpus_per_worker or 0.0,
-            log=str(Path(options.output, _RAY_LOG).absolute()),
-        )
+    cluster = Cluster(
+        address=options.ray,
+        workers=options.workers,
+        cpus=cpus,
+        gpus=options.gpus_per_worker or 0.0,
+        log=str(Path(options.output, _RAY_LOG).absolute()),
     )
+    return RayPlace(RaySetup(cluster=cluster, worker=_setup(options, max(1, int(cpus)), checks=checks)))
 
 
 def _setup(options: Options, threads: int | None, *, checks: bool) -> WorkerSetup:

@@ -1,0 +1,59 @@
+"""A socket to another process, for which the event loop never waits."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from sdrt.serve.messages import packed, receive
+
+__all__ = ["Link"]
+
+_INTERVAL = 0.005
+"""Seconds between looks at a process that has closed its end, and ends."""
+
+
+class Link:
+    """Sends and receives messages. It belongs to the event loop that makes it.
+
+    What a process that hangs does not take is kept.
+
+    Args:
+        end: this side's end of a pair of sockets.
+        process: the process at the other end.
+        heard: called in the event loop with each message, and with None when the process has ended.
+    """
+
+    def __init__(self, end: socket.socket, process: BaseProcess, heard: Callable[[Any], object]) -> None:
+        self._socket, self._process, self._heard = end, process, heard
+        self._loop = asyncio.get_running_loop()
+        self._writer: asyncio.StreamWriter | None = None
+        self._kept: list[Any] = []
+        self._listening = self._loop.create_task(self._listen())
+
+    def send(self, message: Any) -> None:
+        """Send a message. If the process has just ended, `heard` says so."""
+        if self._writer is None:
+            self._kept.append(message)
+        else:
+            self._writer.write(packed(message))
+
+    async def _listen(self) -> None:
+        with suppress(asyncio.IncompleteReadError, OSError):
+            reader, self._writer = await asyncio.open_connection(sock=self._socket)
+            for message in self._kept:
+                self.send(message)
+            while True:
+                self._tell(await receive(reader))
+        if self._writer is not None:
+            self._writer.close()
+        while self._process.exitcode is None:
+            await asyncio.sleep(_INTERVAL)
+        self._tell(None)
+
+    def _tell(self, message: Any) -> None:
+        self._loop.call_soon(self._heard, message)
