@@ -43,6 +43,7 @@ def test_any_file_gives_prompts_or_a_line(tmp_path_factory: pytest.TempPathFacto
         assert all(entry.prompt for entry in read_prompts_file(str(path)))
 
 
+@settings(deadline=None)
 @given(prompt=st.text(alphabet="{}|ab", max_size=60), seed=st.integers(0, 2**64))
 def test_wildcards_end_and_leave_no_choice_open(prompt: str, seed: int) -> None:
     text = expand_wildcards(prompt, seed)

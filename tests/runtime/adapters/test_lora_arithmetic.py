@@ -28,7 +28,7 @@ from tests.lora_kinds import CONV_KINDS, LINEAR_KINDS, Kind
 from tests.safetensors_files import save_file
 
 hypothesis = pytest.importorskip("hypothesis")
-from hypothesis import given  # noqa: E402
+from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 Shape = tuple[int, ...]
@@ -47,6 +47,7 @@ LAYERS = st.one_of(
     dtype=st.sampled_from([np.float16, np.float32, np.float64]),
     seed=st.integers(0, 1000),
 )
+@settings(deadline=None)
 def test_a_change_is_its_kinds_definition(
     layer: tuple[Shape, Kind], rank: int, alpha: float | None, weight: float, dtype: Any, seed: int
 ) -> None:

@@ -95,11 +95,13 @@ VALUES = st.fixed_dictionaries(
 PROMPTS = _TEXTS.filter(lambda text: not re.search(r"^Negative prompt:", text, re.MULTILINE))
 
 
+@settings(deadline=None)
 @given(values=VALUES)
 def test_settings_come_back_from_their_texts(values: dict[str, Any]) -> None:
     assert settings_values(settings_text(values)) == values
 
 
+@settings(deadline=None)
 @given(prompt=PROMPTS, negative=_TEXTS, values=VALUES)
 def test_parameters_come_back_from_one_text(prompt: str, negative: str, values: dict[str, Any]) -> None:
     # Fewer than three settings are taken for a part of the prompt.

@@ -173,6 +173,7 @@ def is_a1111s_own_loss(value: str) -> bool:
     return bare and (value != value.strip() or value.startswith('"'))
 
 
+@hypothesis.settings(deadline=None)
 @given(
     prompt=st.lists(_PLAIN.map(str.strip).filter(lambda line: not line.startswith("Negative")), max_size=3),
     negative=st.lists(_PLAIN.map(str.strip), max_size=3),
