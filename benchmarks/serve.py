@@ -10,8 +10,8 @@
   of the pipeline alone, with the best of some batch sizes, measured before and after. Memory is the sum over the server
   and its workers of what Linux counts as `Pss`, once a second. Its drift compares the last quarter with the second.
 - **overload**: four times as many requests at once as may wait.
-- **peer**: with `--peer`, the same load for a plain loop of FastAPI over diffusers (`serve_peer.py`), in turn with
-  `sdrt serve`. Its model has the same architecture.
+- **peer**: with `--peer`, `sdrt serve` and a plain loop of FastAPI over diffusers (`serve_peer.py`) have the same load
+  in turn. Their models have the same architecture.
 
 The server, its clients and the pipeline alone share the machine's cores, though never two of them at a time.
 """
@@ -82,7 +82,7 @@ def compare(work: Path, options: Any) -> dict[str, Any]:
 
 
 def _command(options: Any = None) -> list[str]:
-    """`sdrt serve`, as far as `python -m` needs it."""
+    """The arguments with which `python -m` starts `sdrt serve`."""
     command = ["sdrt", "serve", "--port", "0", "-q"]
     if options is None:
         return command
@@ -217,9 +217,9 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 _BESIDE = (
-    ("images, as a multiple of FastAPI's over diffusers", "faster"),
-    ("memory, as a share of its", "memory"),
-    ("start until ready, as a share of its", "start"),
+    ("images, as a multiple of those of FastAPI over diffusers", "faster"),
+    ("memory, as a share of that server's", "memory"),
+    ("start until ready, as a share of that server's", "start"),
 )
 
 

@@ -57,7 +57,7 @@ def load(server: Server, *, seconds: float, clients: int, steps: int) -> dict[st
 
 
 def overload(server: Server, *, requests: int, steps: int) -> dict[str, Any]:
-    """So many requests at once."""
+    """This many requests at once."""
     counts = Counter[str]()
 
     def work(number: int) -> None:

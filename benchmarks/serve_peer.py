@@ -1,9 +1,9 @@
-"""A server as many write it: FastAPI around a pipeline of diffusers, one image at a time.
+"""A server as many people write one: FastAPI around a pipeline of diffusers, one image at a time.
 
     python -m benchmarks.serve_peer
 
-Its model has the embedded model's architecture with random weights, which take as long. It listens on a free port and
-answers `/v1/images/generations` with PNG files in base64, as `sdrt serve` does.
+Its model has the embedded model's architecture with random weights, which take as long to run. It listens on a free
+port and answers `/v1/images/generations` with PNG files in base64, as `sdrt serve` does.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def launched(work: Path, command: Sequence[str]) -> Server:
 
 @contextmanager
 def serving(work: Path, command: Sequence[str]) -> Iterator[Server]:
-    """A server that is ready, and ends at the end."""
+    """A server that is ready. It ends with the block."""
     server = launched(work, command)
     try:
         server.wait_until_ready()

@@ -2,10 +2,11 @@
 # Ray Serve 2.60: a multiplexed model is closed while a request still uses it, and closed once more afterwards.
 #
 # One would expect: when a replica has `max_num_models_per_replica` models open and gets a request for another one, it lets
-# go of the model that was used longest ago, whose `__del__` frees what it holds, when the last request with it is over.
-# What happens: Ray calls `__del__` at once, in the middle of the other request. The request keeps a reference, so Python
-# calls `__del__` again at its end: Ray sets `__del__` of the instance to a function that does nothing, but Python takes that
-# of the class. With `max_ongoing_requests=1` no request is interrupted; `__del__` must still bear two calls.
+# go of the model that was used longest ago. When the last request that uses that model is over, Python calls `__del__`, which
+# frees what the model holds.
+# What happens: Ray calls `__del__` at once, in the middle of a request that uses the model. That request keeps a reference, so
+# Python calls `__del__` again when the request ends. Ray sets `__del__` of the instance to a function that does nothing, but
+# Python calls that of the class. With `max_ongoing_requests=1` no request is interrupted, but `__del__` is still called twice.
 #
 # Exits with 1 when the behaviour changes. Ray listens on all addresses of this machine meanwhile, with a token.
 set -euo pipefail

@@ -1,4 +1,4 @@
-"""`--ray` and the options that belong to it, of `sdrt batch` and `sdrt serve`."""
+"""The option `--ray` of `sdrt batch` and `sdrt serve`, and the options that belong to it."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ __all__ = [
 
 _AUTO = "auto"
 _MOST = 4
-"""Workers of a cluster, if the user does not say how many at most."""
+"""The most workers of a cluster, if the user does not say how many."""
 _WITH_RAY = ("min_workers", "max_workers", "models_per_worker", "cpus_per_worker", "gpus_per_worker")
 """The options that have no effect without `--ray`."""
 
 cpus_per_worker_option = click.option(
     "--cpus-per-worker",
     type=click.FloatRange(0, min_open=True),
-    help="With --ray: CPUs of a node that a worker takes, also parts of one.  [default: 1]",
+    help="With --ray: CPUs of a node that each worker takes, also fractions.  [default: 1]",
 )
 gpus_per_worker_option = click.option(
     "--gpus-per-worker",
     type=click.FloatRange(0),
-    help="With --ray: GPUs of a node that a worker takes, also parts of one.  [default: 0]",
+    help="With --ray: GPUs of a node that each worker takes, also fractions.  [default: 0]",
 )
 _SERVE = (
     click.option(
@@ -47,8 +47,8 @@ _SERVE = (
         metavar="[ADDRESS|local]",
         is_flag=False,
         flag_value=_AUTO,
-        help="Run the workers on the Ray cluster of this address, on that of this machine (--ray alone), or on this "
-        "machine as a cluster (local).",
+        help="Run the workers on the Ray cluster at this address, on the one that runs on this machine (--ray alone), "
+        "or on this machine as a cluster of its own (local).",
     ),
     click.option(
         "--min-workers",
@@ -58,12 +58,12 @@ _SERVE = (
     click.option(
         "--max-workers",
         type=click.IntRange(1, 4096),
-        help=f"With --ray: workers that Ray starts when jobs wait.  [default: {_MOST}, with local at most the CPUs]",
+        help=f"With --ray: workers that Ray may start when jobs wait.  [default: {_MOST}, with local at most the CPUs]",
     ),
     click.option(
         "--models-per-worker",
         type=click.IntRange(1, 4096),
-        help="With --ray: models that a worker keeps open. It lets go of the one that it used longest ago.  "
+        help="With --ray: models that a worker keeps open. For another, it closes the one that it used longest ago.  "
         "[default: 3]",
     ),
     cpus_per_worker_option,
@@ -108,7 +108,7 @@ def check_workers(given: Mapping[str, Any]) -> None:
     """Check the options of `sdrt serve --ray` together.
 
     Raises:
-        RequestError: there would be fewer workers at most than at least, or they would differ.
+        RequestError: `min_workers` is more than `max_workers`, or the workers would have different providers.
     """
     least, most = _least_and_most(given)
     if least > most:
@@ -117,7 +117,7 @@ def check_workers(given: Mapping[str, Any]) -> None:
         )
     if len(given["providers"]) > 1:
         raise RequestError.expected(
-            "provider is given several times", "one with --ray, which all workers have", argument="provider"
+            "provider is given several times", "one with --ray, for all workers", argument="provider"
         )
 
 
@@ -139,7 +139,7 @@ def ray_setup(options: ServeOptions, given: Mapping[str, Any], port: int) -> Ray
             log=new_log(),
         ),
         worker=options.setups()[0],
-        # So a server that starts again takes over what one left behind that was killed.
+        # So a server that starts again takes over what a killed one left behind.
         app=f"sdrt-{socket.gethostname()}-{port}",
         least=least,
         models=given["models_per_worker"] or 3,

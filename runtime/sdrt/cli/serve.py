@@ -50,7 +50,7 @@ _DEFAULT_PORT = 7860
     type=click.IntRange(0, 65535),
     default=_DEFAULT_PORT,
     show_default=True,
-    help="The port to listen on, 0 for any. One that is taken is an error, which names the next free one.",
+    help="The port to listen on, 0 for any. If it is taken, the error names the next free one.",
 )
 @click.option(
     "--provider",
@@ -90,7 +90,7 @@ _DEFAULT_PORT = 7860
 @click.option(
     "--key-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A file of keys, with a line of NAME:sha256:HASH for each. With :priority after it, jobs of the key may go "
+    help="A file of keys, with a line of NAME:sha256:HASH for each. If :priority follows, jobs of the key may go "
     "before those of others.",
 )
 @click.option("--new-key", metavar="NAME", help="Print a new key and its line for --key-file instead.")
@@ -113,8 +113,8 @@ _DEFAULT_PORT = 7860
     "proxies",
     multiple=True,
     metavar="ADDRESS",
-    help="Believe this proxy's X-Forwarded-Proto and X-Forwarded-For: which scheme and address a client has. An IP "
-    "address or a network. Repeat the option for several.",
+    help="Believe what the proxy at this IP address or network says about the scheme and address of a client "
+    "(X-Forwarded-Proto, X-Forwarded-For). Repeat the option for several.",
 )
 @click.option(
     "--max-queue",
@@ -155,15 +155,15 @@ _DEFAULT_PORT = 7860
     type=Memory(),
     metavar="SIZE",
     default=256 * 2**20,
-    help="What the server holds of clients at once: bodies, and the images of waiting jobs. A body has at most half of "
-    "it, and at most 64 MiB.  [default: 256 MiB]",
+    help="The most that the server holds from all clients at once: bodies, and the images of jobs. A body may have "
+    "half of it, and at most 64 MiB.  [default: 256 MiB]",
 )
 @click.option(
     "--silence",
     type=click.FloatRange(min=0.1),
     default=30.0,
     show_default=True,
-    help="Seconds in which the head of a request arrives, and then something more of its body.",
+    help="Seconds within which the head of a request must arrive, and then each further part of its body.",
 )
 @click.option(
     "--timeout",
@@ -177,7 +177,7 @@ _DEFAULT_PORT = 7860
     type=click.FloatRange(min=0),
     default=30.0,
     show_default=True,
-    help="Seconds that what runs may take after Ctrl-C or SIGTERM.",
+    help="Seconds that running jobs may still take after Ctrl-C or SIGTERM.",
 )
 @click.option("--lazy", is_flag=True, help="Open the first model when it is asked for, not at the start.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)

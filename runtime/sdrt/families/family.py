@@ -47,7 +47,8 @@ class Family:
         denoiser: the network that runs in every step.
         vae: the VAE's encoder and decoder.
         tasks: the tasks that models of the family may be trained for. The first needs no image.
-        unsupported: the names of other models, by how many input channels their denoiser has beside the latents'.
+        unsupported: the names of models that are not supported, by how many input channels their denoiser has beside
+            the latents'.
         default_size: height and width in pixels if the denoiser's config has no `sample_size`.
         noise_schedules: the kinds of noise schedule that the family's models are trained on.
         lacks: the components that an index leaves empty. This distinguishes the family from others with the same

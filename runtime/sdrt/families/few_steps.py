@@ -2,7 +2,7 @@
 
 Most have no record of these settings in their files, so sdrt goes by their names. A row is for a published model and
 for models named after it. Names of merges, such as "…XL Lightning", do not say the number of steps, so no row is for
-them. Merges of LCM and TCD have rows: these run in any small number of steps.
+them. LCM and TCD have rows for merges too, because such models run in any small number of steps.
 """
 
 from __future__ import annotations

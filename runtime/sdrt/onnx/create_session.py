@@ -221,8 +221,8 @@ def _session_options(name: str, config: SessionConfig, strict: bool) -> Any:
     # step's activations, and runs are no faster.
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    # After a run, a session's threads wait for the next one in a loop. The U-Net's soon have it. Those of other components
-    # would take the cores from it: an image of one small step then takes 1.6 times as long.
+    # After a run, a session's threads wait for the next run in a loop. The U-Net's soon get one. Those of other
+    # components would take the cores from the U-Net: an image of one small step then takes 1.6 times as long.
     if not name.startswith("unet"):
         options.add_session_config_entry("session.force_spinning_stop", "1")
     # CPUs without VNNI sum products of bytes in 16 bits, which overflow. This setting makes the sums exact.

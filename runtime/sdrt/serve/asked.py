@@ -108,7 +108,7 @@ async def lora_files(
     if service.lora_dir is None:
         raise ServeError(400, f"{field}: this server has no LoRAs (sdrt serve --lora-dir)", field=field)
     try:
-        # For a name that no file has, it reads the heads of all files.
+        # For a name that no file has, `find` reads the headers of all files.
         return await asyncio.to_thread(_found, service.lora_dir, wanted)
     except SdrtError as error:
         raise ServeError(400, _without_folder(str(error), service), field=field) from None

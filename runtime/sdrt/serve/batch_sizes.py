@@ -25,7 +25,8 @@ _MOST_KINDS = 256
 class BatchSizes:
     """Learns from finished runs. Tasks that can share a run are of one kind, which begins with a single task.
 
-    The number doubles as long as that may be faster. So memory grows only where it brings something, or is tried.
+    The number doubles as long as that may be faster. So memory grows only where a larger number is faster,
+    or while one is tried.
 
     Args:
         most: the largest number.
@@ -78,14 +79,14 @@ class _Kind:
 
     def note(self, number: int, seconds: float) -> None:
         """A run of `number` tasks took this long."""
-        # Five were fewer than the eight that were wanted, and tell about four.
+        # If eight were wanted and only five waited, the run counts for four.
         fits = [one for one in self._numbers if one <= number]
         if fits:
             self._seconds[fits[-1]].append(seconds / number)
             self._runs += 1
 
     def failed(self, number: int) -> None:
-        """So many did not work. The second time, they and more are too many: the first may have had another cause."""
+        """A run of so many failed. The second time, they and more are too many. The first may have another cause."""
         self._failures[number] += 1
         if self._failures[number] >= 2:
             self._numbers = tuple(one for one in self._numbers if one < number)

@@ -16,11 +16,11 @@ from sdrt.serve.uploads import Uploads
 __all__ = ["BodyLimits"]
 
 _SLOWEST = 1000
-"""Bytes a second. A body that arrives a byte at a time would else be allowed for days."""
+"""Bytes a second. Without it, a body that arrives a byte at a time could take days."""
 
 
 class BodyLimits:
-    """Refuses bodies that are too large, for which there is no room, or that do not arrive.
+    """Refuses bodies that are too large, for which there is no room, or that do not arrive in time.
 
     Args:
         app: the application.
@@ -112,14 +112,14 @@ class _Body:
         except asyncio.TimeoutError:
             raise ServeError(
                 408,
-                f"the body did not arrive: expected some of it within {silence:g} s, and {_SLOWEST} bytes a second",
+                f"the body did not arrive: expected some of it within {silence:g} s, at {_SLOWEST} bytes a second",
                 code="request_timeout",
                 headers={"Connection": "close"},
             ) from None
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer."""
-        # FastAPI takes any error while it reads a body for a wrong body, and answers that.
+        # If there is any error while FastAPI reads a body, it answers that the body is wrong.
         if self.is_answered or self.error is None:
             self.is_answered = True
             await self._send(message)

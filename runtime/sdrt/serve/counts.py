@@ -20,7 +20,7 @@ _OTHER = "other"
 
 
 class Histogram:
-    """How many times in seconds there were, by their length, and their sum."""
+    """Durations in seconds: how many there were of each length, and their sum."""
 
     def __init__(self) -> None:
         self._numbers = [0] * (len(_BOUNDS) + 1)
@@ -33,7 +33,7 @@ class Histogram:
 
     @property
     def buckets(self) -> list[tuple[str, float]]:
-        """Bounds, and how many times were at most as long, as Prometheus has them."""
+        """Bounds, and how many durations were at most as long, as Prometheus has them."""
         return list(zip((*map(str, _BOUNDS), "+Inf"), accumulate(self._numbers), strict=True))
 
 
@@ -60,8 +60,8 @@ class JobCounts:
 class RequestCounts:
     """The requests that were answered, by the template of their route, such as `/jobs/{job_id}`.
 
-    Clients choose paths and methods, so that neither may be a label: what has no route is "other", and so is a method
-    that no route has.
+    Clients choose paths and methods, so neither may be a label as it is: what has no route is "other", and so is a
+    method that no route has.
     """
 
     answers: Counter[tuple[str, str, int]] = field(default_factory=Counter)
@@ -76,7 +76,7 @@ class RequestCounts:
 
 
 def _template(scope: Mapping[str, Any]) -> str:
-    """The path of the route that a request has. A route of a router may not know the prefix, which has no variables."""
+    """The template of a request's route. A route may not know the prefix of its router, which has no variables."""
     own: str | None = getattr(scope.get("route"), "path", None)
     if own is None:
         return _OTHER

@@ -21,8 +21,8 @@ log = logging.getLogger("sdrt.serve")
 _MOST_ATTEMPTS = 3
 """A job that was in a worker's hands when it died runs again, as it may not be why. This often, at most."""
 _PAUSES = (0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds before another worker takes the place of one that died before it was ready, by how many in a row did. A
-lack of memory may pass. After the last, no more are started."""
+"""Seconds before another worker takes the place of one that died before it was ready, by how many in a row did so. A
+lack of memory may pass. After the last pause, no more are started."""
 _PATIENCE = 60.0
 """Seconds in which a worker should stop a run that took too long. One that does not is ended."""
 

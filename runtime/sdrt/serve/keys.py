@@ -18,7 +18,7 @@ __all__ = ["Keys", "key_of_header", "new_key", "read_keys"]
 
 _FEWEST = 16  # characters: shorter ones could be guessed
 _LINE = re.compile(r"([A-Za-z0-9_.-]{1,64}):sha256:([0-9a-f]{64})(:priority)?")
-_FITS = "lines of NAME:sha256:HASH, as sdrt serve --new-key NAME prints them, maybe with :priority at the end"
+_FITS = "lines of NAME:sha256:HASH, as sdrt serve --new-key NAME prints them, optionally with :priority at the end"
 
 
 def _hash(key: str) -> bytes:

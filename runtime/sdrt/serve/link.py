@@ -14,13 +14,13 @@ from sdrt.serve.messages import packed, receive
 __all__ = ["Link"]
 
 _INTERVAL = 0.005
-"""Seconds between looks at a process that has closed its end, and ends."""
+"""Seconds between looks at whether a process that has closed its end has ended."""
 
 
 class Link:
     """Sends and receives messages. It belongs to the event loop that makes it.
 
-    What a process that hangs does not take is kept.
+    Messages that a hanging process does not take are kept.
 
     Args:
         end: this side's end of a pair of sockets.

@@ -1,7 +1,7 @@
 """Messages between the server and its workers: pickles with their length before them, through a socket.
 
-`multiprocessing.Pipe` would need threads beside the event loop. A message then waits until its thread gets the
-interpreter's lock, which was measured as milliseconds.
+`multiprocessing.Pipe` would need threads beside the event loop. A message would then wait until its thread gets the
+interpreter's lock. That took milliseconds when it was measured.
 """
 
 from __future__ import annotations

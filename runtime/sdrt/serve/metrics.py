@@ -42,10 +42,10 @@ class _OfService(Collector):
         yield jobs
         yield CounterMetricFamily("sdrt_jobs_refused", "Jobs that found the queue full.", counts.refused)
         yield GaugeMetricFamily(
-            "sdrt_upload_bytes", "Bytes of bodies and waiting images.", service.uploads.total
+            "sdrt_upload_bytes", "Bytes of bodies, and of images of jobs.", service.uploads.total
         )
         yield GaugeMetricFamily(
-            "sdrt_side_work", "Images that wait for work without a model.", len(service.side_work)
+            "sdrt_side_work", "Images that wait for work that needs no model.", len(service.side_work)
         )
         yield CounterMetricFamily("sdrt_images", "Images made.", counts.images)
         for name, about, times in (

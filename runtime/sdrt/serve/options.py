@@ -22,10 +22,10 @@ class Limits:
 
     Attributes:
         queue: jobs that may wait.
-        side_work: images that may be there for work in the server itself, such as enlarging.
-        body: bytes of a request. It may take at most half of `uploads`, as its images count once more.
+        side_work: images that may wait for work in the server itself, such as enlarging, with the one in work.
+        body: bytes of a request. At most half of `uploads`, because the images in it count once more.
         uploads: bytes of all bodies, and of the images of jobs that wait or run, at once.
-        silence: seconds in which the head of a request arrives, and in which something of its body does.
+        silence: seconds within which the head of a request must arrive, and then each further part of its body.
         images: images of a request.
         steps: steps of an image.
         pixels: pixels of an image, its own or one that the user gives.
@@ -104,7 +104,7 @@ def check_proxies(given: Sequence[str]) -> Sequence[str]:
     """The addresses and networks of proxies.
 
     Raises:
-        RequestError: one is neither. Names are refused, as nothing tells who has one.
+        RequestError: one is neither. Names are refused, because nothing proves whose they are.
     """
     for text in given:
         try:

@@ -16,7 +16,7 @@ _ANSWER = (
 
 
 class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # h11's or httptools', as installed
-    """Closes a connection on which no whole head arrives in time. uvicorn itself would wait for ever."""
+    """Closes a connection on which no complete head arrives in time. uvicorn itself would wait for ever."""
 
     seconds: float
     _timer: asyncio.TimerHandle | None = None
@@ -53,7 +53,7 @@ class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # h11's or
     def _too_late(self) -> None:
         if self.transport.is_closing():
             return
-        # Not after the answer to a request of which the body still arrives.
+        # Not after the answer to a request whose body is still arriving.
         if self._has_begun and (self.cycle is None or not self.cycle.more_body):
             text = f"the head of the request did not arrive within {self.seconds:g} s".encode()
             self.transport.write(_ANSWER % (len(text), text))

@@ -18,12 +18,12 @@ _RECENT = 0.2  # how much the newest piece counts in the mean
 
 
 class SideWork:
-    """One thread that does a piece of work after the other, in the order in which they come.
+    """One thread that does one piece of work after another, in the order in which they come.
 
     All methods belong to the thread of the event loop.
 
     Args:
-        bound: how many pieces may be there at once, with the one in work.
+        bound: how many pieces may wait at once, with the one in work.
     """
 
     def __init__(self, bound: int) -> None:
@@ -34,7 +34,7 @@ class SideWork:
         return self._count
 
     async def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `work` returns. When the caller is cancelled before its turn, it is not done.
+        """Do `work`, and return what it returns. It is not done if the caller is cancelled before its turn.
 
         Raises:
             ServeError: too many pieces wait.
@@ -54,7 +54,7 @@ class SideWork:
         seconds = max(1, min(600, round(self._mean)))
         return ServeError(
             429,
-            f"{self._count} images wait for work on their pixels, and no more may: try again in {seconds} s",
+            f"{self._count} images wait to be enlarged or read, and no more may wait: try again in {seconds} s",
             code="busy",
             headers={"Retry-After": str(seconds)},
         )

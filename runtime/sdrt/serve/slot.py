@@ -20,7 +20,7 @@ class Slot:
         number: the number of its run.
         is_ready: whether it takes runs.
         deaths: how many workers in a row ended here before they were ready.
-        next_start: the start of another worker, which waits.
+        next_start: the start of another worker, if it is still to come.
         is_given_up: whether no more are started.
         provider: the provider of the worker that was ready last.
     """

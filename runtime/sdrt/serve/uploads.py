@@ -32,8 +32,8 @@ class Uploads:
         if self.total + size > self._most:
             raise ServeError(
                 429,
-                f"the server holds {self.total} bytes that clients sent, of at most {self._most}, so that {size} more "
-                f"do not fit: try again in {_PAUSE} s",
+                f"the server holds {self.total} of at most {self._most} bytes that clients sent, so {size} more do not "
+                f"fit: try again in {_PAUSE} s",
                 code="too_many_bytes",
                 headers={"Retry-After": str(_PAUSE)},
             )
@@ -48,7 +48,7 @@ class Uploads:
         self.total -= size
 
     def hold(self, files: Iterable[bytes]) -> None:
-        """Count files until `let_go`. One that is there already takes no more room.
+        """Count files until `let_go`. A file that is counted already takes no more room.
 
         Raises:
             ServeError: there is no room for them. None is counted then.

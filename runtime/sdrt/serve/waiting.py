@@ -56,7 +56,7 @@ async def begun(
 ) -> AsyncIterator[Progress | None]:
     """Wait for the first step of a job, at most `SILENCE` seconds. Returns its steps, also the first.
 
-    Between the steps there is None after each `SILENCE` seconds without one. A job that cannot be made mostly fails
+    Between the steps there is None after each `SILENCE` seconds without one. A job that cannot be made usually fails
     before its first step, and its error is then the answer, with its status. The job is cancelled if the client goes
     away meanwhile.
 
@@ -92,7 +92,7 @@ async def _joined(
 
 
 async def with_pauses(steps: AsyncIterator[T], seconds: float) -> AsyncIterator[T | None]:
-    """Yield what comes, and None after each so many seconds in which nothing did."""
+    """Yield what comes, and None after each `seconds` seconds without anything."""
     coming: asyncio.Future[list[T]] = asyncio.ensure_future(_next(steps))
     try:
         while True:
@@ -148,7 +148,7 @@ def made_or_raise(job: Job, fields: Mapping[str, str] | None = None) -> Made:
 async def side_work(
     request: Request, service: Service, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """What `work` returns, which the server does itself. It is not begun if the client goes away before its turn.
+    """Do `work` in the server itself, and return what it returns. It is not begun if the client goes away first.
 
     Raises:
         ServeError: too much such work waits, or the client has gone away.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
-import multiprocessing.util  # registers its function for the exit, which so runs after ours
+import multiprocessing.util  # registers its exit function before ours, so it runs after ours
 import socket
 from collections.abc import Sequence
 
@@ -48,7 +48,7 @@ class LocalWorkers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Those that a server took end with it.
+        # The server ends those that it took.
         while self._early:
             self._early.popitem()[1].process.kill()
 

@@ -129,7 +129,7 @@ class Cancelled:
 
 
 class Connection(Protocol):
-    """What takes and brings the messages: `Messages`, or a connection of `multiprocessing`."""
+    """What carries the messages: `Messages`, or a connection of `multiprocessing`."""
 
     def send(self, message: Any, /) -> None:
         """Send a message. Raises `OSError` if nobody is there."""

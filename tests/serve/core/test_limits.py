@@ -271,7 +271,7 @@ def test_a_file_of_keys_may_be_of_another_system(tmp_path: Path, ending: str) ->
 def test_a_file_of_keys_has_no_other_marks(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(f"{new_key('phone')[1]}:admin\n")
-    with pytest.raises(RequestError, match=r"line 1 of .* is no key: expected .* maybe with :priority"):
+    with pytest.raises(RequestError, match=r"line 1 of .* is no key: expected .* optionally with :priority"):
         read_keys(path)
 
 

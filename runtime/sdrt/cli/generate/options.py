@@ -162,4 +162,4 @@ def _listed(_: click.Context, __: click.Parameter, given: Sequence[str] | None) 
 
 
 image_options = together(*setting_options(), *_OTHER_OPTIONS)
-"""Adds all options that `sdrt generate`, `sdrt plot` and `sdrt batch` share to a command."""
+"""Adds to a command all options that `sdrt generate`, `sdrt plot` and `sdrt batch` share."""

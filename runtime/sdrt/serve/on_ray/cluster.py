@@ -89,7 +89,7 @@ def disconnect() -> None:
 
 
 def as_the_driver(cluster: Cluster) -> None:
-    """On a node, check that it has the version of the process that drives the cluster, and enter that one's folder.
+    """On a node, check that it has the version of the process that drives the cluster, and enter its folder.
 
     Raises:
         ProviderError: it has another version.

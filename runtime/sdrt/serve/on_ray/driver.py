@@ -24,7 +24,7 @@ from sdrt.serve.worker_process import Cancel, Cancelled, Failed, Lost, Ready, Ru
 __all__ = ["Connected", "Ended", "Running", "main"]
 
 _MOST_ATTEMPTS = 3
-"""How often the first model is opened whose replica ends."""
+"""How often the first model is opened, if the replica that opens it ends."""
 _GRACE = 3.0
 """Seconds in which runs are cancelled when the server ends."""
 _INTERVAL = 1.0
@@ -40,7 +40,7 @@ _DELAYS = {
 _ending = threading.Lock()
 
 
-# From the driver. It gets the messages of a worker, and passes those of replicas on.
+# What the driver sends. It receives what a worker receives, and passes on what replicas say.
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def main(connection: Messages, setup: RaySetup) -> None:
         asyncio.run(_Driver(send, messages, setup, _deployed(setup)).work())
         code = 0
     except Exception as error:  # told, because this process is about to end
-        remedy = "start the server again when it is mended, or with --ray local for a cluster of this machine"
+        remedy = "start the server again when the cluster works, or with --ray local on this machine alone"
         send(Lost(told(error, setup.cluster, remedy)))
         code = 1
     _end(setup)
@@ -119,7 +119,7 @@ def _end(setup: RaySetup) -> None:
 
 
 def _deployed(setup: RaySetup) -> Any:
-    """Start the application, and return its handle when the fewest replicas run. It replaces one of the same name."""
+    """Start the application, and return its handle once `least` replicas run. It replaces one of the same name."""
     from ray import serve
 
     serve.start(proxy_location="Disabled")  # the server answers HTTP itself
@@ -140,7 +140,7 @@ def _deployed(setup: RaySetup) -> Any:
 
 
 class _Driver:
-    """Sends runs to replicas, and what they say to the server."""
+    """Sends runs to replicas, and tells the server what they say."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class _Driver:
                 self._begin(message)
             elif isinstance(message, Cancel) and message.number in self._streams:
                 self._streams[message.number].cancel()
-        # Replicas go on with their runs otherwise, although nobody hears of them.
+        # Otherwise replicas go on with their runs, although nobody hears of them.
         for stream in self._streams.values():
             stream.cancel()
 

@@ -44,7 +44,7 @@ class RaySetup:
         app: the name of the application on the cluster.
         least: the fewest replicas.
         models: how many models a replica keeps open.
-        longest: seconds that a run may take, for which a replica that is to end may go on.
+        longest: seconds that a run may take. A replica that is to end may go on for as long.
     """
 
     cluster: Cluster
@@ -77,7 +77,7 @@ class Replica:
         async def opened(name: str) -> _OpenModel:
             return await asyncio.to_thread(self._opened, name)
 
-        # No method, because the number of models is known only now.
+        # Not a method, because the number of models is known only now.
         self._model = serve.multiplexed(opened, max_num_models_per_replica=setup.models)
         self._id = str(serve.get_replica_context().replica_id.unique_id)
 
@@ -133,9 +133,9 @@ class Replica:
         )
 
     async def _ended(self, work: asyncio.Future[None]) -> None:
-        """Wait until a run has ended. Nothing else can be made here if it does not, so that the process ends."""
+        """Wait until a run has ended. If it does not, nothing else can be made here, so the process ends."""
         while not (await asyncio.wait((work,), timeout=_PATIENCE))[0]:
-            if not self._is_opening:  # which may take long, and cannot be stopped
+            if not self._is_opening:  # opening may take long, and cannot be stopped
                 os._exit(1)
 
     def _opened(self, name: str) -> _OpenModel:

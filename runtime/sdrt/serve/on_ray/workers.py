@@ -1,4 +1,4 @@
-"""The server's side of a Ray cluster: the process that drives it, and a worker for each run that may go on there."""
+"""The server's side of a Ray cluster: the process that drives it, and a worker for each run that may be on it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class RayWorkers:
         self._workers: dict[int, RayWorker] = {}
         self._runs: dict[int, RayWorker] = {}
         self._numbers = itertools.count(1)
-        # The models of each replica that answered, that which answered last at the end.
+        # The models of each replica that answered. The one that answered last is at the end.
         self._models: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._replicas = 0
         self._is_lost = self._names_log = False
@@ -59,7 +59,7 @@ class RayWorkers:
     def __enter__(self) -> RayWorkers:
         self._socket, theirs = socket.socketpair()
         with theirs:
-            # No daemon: Ray's own processes would outlive one that is killed.
+            # Not a daemon: Ray's own processes would outlive a daemon that is killed.
             self._process = _CONTEXT.Process(
                 target=main, args=(Messages(theirs), self._setup), name="sdrt-ray"
             )
@@ -68,7 +68,7 @@ class RayWorkers:
 
     def __exit__(self, *_: object) -> None:
         try:
-            # The driver ends when nobody is there.
+            # The driver ends when nobody is at the other end.
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
             self._process.join(_GRACE)
@@ -167,7 +167,7 @@ class RayWorkers:
         self._lose(Failure(kind="ClusterError", message=f"{said}; {log} says more"))
 
     def _lose(self, failure: Failure) -> None:
-        """Tell the server of the end. What it is told first counts."""
+        """Tell the server of the end. The first failure that it is told of counts."""
         if not self._is_lost:
             self._is_lost = True
             self._names_log = self._setup.cluster.log in failure.message
@@ -184,7 +184,7 @@ class RayWorkers:
 
 
 class RayWorker:
-    """A run that may go on on the cluster. See `Worker`.
+    """A place for one run on the cluster. See `Worker`.
 
     Attributes:
         end: how the replica of its last run ended.

@@ -39,7 +39,7 @@ _LEFT_OUT = frozenset(
     }
 )
 _LOOK = 1.0
-"""Seconds after which the events of a job that waits look for its place in the queue."""
+"""Seconds between looks at the place of a waiting job in the queue, while its events are sent."""
 _STREAM = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -89,7 +89,7 @@ class _JobBase(Strict):
     metadata: bool = Field(True, description="Whether the file says how the image was made.")
     previews: Annotated[int, Field(ge=0, le=100)] = Field(0, description="How many previews the events have.")
     priority: Annotated[int, Field(ge=-10, le=10)] = Field(
-        0, description="Higher ones run first. Above 0, the key must be one that may."
+        0, description="Higher ones run first. A value above 0 needs a key that may have one."
     )
 
 
@@ -145,7 +145,7 @@ async def status(request: Request, job_id: str) -> JSONResponse:
 async def events(request: Request, job_id: str) -> StreamingResponse:
     """The job's events as they happen: `status`, `step` with `preview`, and at last `done`, `failed` or `cancelled`.
 
-    `status` comes again when its place in the queue changes, and a comment when nothing has for a while.
+    `status` comes again when the job's place in the queue changes, and a comment after a while without an event.
     """
     service = service_of(request)
     job = service.job(job_id, client_of(request))

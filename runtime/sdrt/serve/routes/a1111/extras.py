@@ -113,7 +113,7 @@ async def _enlarged(
     service = service_of(request)
     most = service.limits.pixels
     files = [(decoded(text, field), field) for text, field in given]
-    # One by one, so that a list of them keeps others waiting no longer than one.
+    # One by one, so that a list of images keeps others waiting no longer than a single one does.
     return [await side_work(request, service, _enlarge, body, data, field, most) for data, field in files]
 
 

@@ -32,7 +32,7 @@ class JobStream(StreamingResponse):
     Args:
         service: the server's state.
         job: the job.
-        steps: its steps from now on. None where there was none for a while.
+        steps: its steps from now on. None stands for a while without a step.
         asked: the request.
         kind: what the names of events begin with.
         given_tokens: what the user's images count in `usage`.
