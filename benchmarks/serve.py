@@ -13,7 +13,7 @@
 - **peer**: with `--peer`, `sdrt serve` and a plain loop of FastAPI over diffusers (`serve_peer.py`) have the same load
   in turn. Their models have the same architecture.
 
-The server, its clients and the pipeline alone share the machine's cores, though never two of them at a time.
+The server and its clients share the machine's cores. The pipeline alone and the peer run at other times.
 """
 
 from __future__ import annotations

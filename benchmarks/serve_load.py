@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 from benchmarks.served import Server, ask, request_of
@@ -30,12 +30,10 @@ def load(server: Server, *, seconds: float, clients: int, steps: int) -> dict[st
     def work(number: int) -> None:
         connection, asked = server.connection(), 0
         while time.perf_counter() < end:
-            status, text = _answer(connection, request_of(steps, number * 1000 + asked))
+            status = _answer(connection, request_of(steps, number * 1000 + asked))
             asked += 1
             counts[status] += 1
-            if status == "made" and not _is_png(text):
-                counts["lost"] += 1
-            elif status == "refused":
+            if status == "refused":
                 time.sleep(0.05)
 
     started = time.perf_counter()
@@ -61,19 +59,20 @@ def overload(server: Server, *, requests: int, steps: int) -> dict[str, Any]:
     counts = Counter[str]()
 
     def work(number: int) -> None:
-        status, _ = _answer(server.connection(), request_of(steps, number))
-        counts[status] += 1
+        counts[_answer(server.connection(), request_of(steps, number))] += 1
 
     _in_threads(work, requests)
     return {"asked": requests, "made": counts["made"], "refused": counts["refused"], "lost": counts["lost"]}
 
 
-def _answer(connection: HTTPConnection, body: str) -> tuple[str, bytes]:
+def _answer(connection: HTTPConnection, body: str) -> str:
     try:
         status, _, text = ask(connection, body)
-    except OSError:
-        return "lost", b""
-    return {200: "made", 429: "refused"}.get(status, "lost"), text
+        made = {200: "made", 429: "refused"}.get(status, "lost")
+        return "lost" if made == "made" and not _is_png(text) else made
+    except (OSError, HTTPException, ValueError, LookupError):
+        connection.close()
+        return "lost"
 
 
 def _is_png(text: bytes) -> bool:

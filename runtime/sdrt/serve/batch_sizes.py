@@ -83,6 +83,7 @@ class _Kind:
         fits = [one for one in self._numbers if one <= number]
         if fits:
             self._seconds[fits[-1]].append(seconds / number)
+            self._failures.pop(number, None)
             self._runs += 1
 
     def failed(self, number: int) -> None:

@@ -61,7 +61,7 @@ class _Body:
 
     def __init__(self, limits: Limits, uploads: Uploads, receive: Receive, send: Send) -> None:
         self._limits, self._uploads, self._receive, self._send = limits, uploads, receive, send
-        self._is_whole, self._began = True, 0.0
+        self._is_whole, self._end = True, 0.0
         self.size, self.is_answered = 0, False
         self.error: ServeError | None = None
 
@@ -73,7 +73,7 @@ class _Body:
         """
         length = headers.get("content-length", "0")
         self._is_whole = length == "0" and "transfer-encoding" not in headers
-        self._began = asyncio.get_running_loop().time()
+        self._end = asyncio.get_running_loop().time() + self._limits.silence
         if length.isdigit():
             self._check(int(length))
 
@@ -103,12 +103,12 @@ class _Body:
             self.size += more
 
     async def _in_time(self) -> Message:
-        silence = self._limits.silence
-        taken = asyncio.get_running_loop().time() - self._began
+        silence, time = self._limits.silence, asyncio.get_running_loop().time
         try:
-            return await asyncio.wait_for(
-                self._receive(), min(silence, silence + self.size / _SLOWEST - taken)
-            )
+            message = await asyncio.wait_for(self._receive(), self._end - time())
+            # What came fast gives no more time than `silence`: the rest could else take hours.
+            self._end = min(self._end + len(message.get("body", b"")) / _SLOWEST, time() + silence)
+            return message
         except asyncio.TimeoutError:
             raise ServeError(
                 408,

@@ -114,6 +114,8 @@ class Dispatcher:
                 stops = all(one.is_cancelling for one in slot.jobs)
                 if stops:
                     slot.worker.cancel()
+                    loop = asyncio.get_running_loop()
+                    loop.call_later(_PATIENCE, self._end_if_stuck, slot, slot.worker, slot.number)
                 return stops
         return True
 
@@ -162,9 +164,7 @@ class Dispatcher:
         slot.number = slot.worker.run([job.task for job in jobs])
 
     def _time_out(self, slot: Slot, job: Job) -> None:
-        if self._stops_run_of(job):
-            loop = asyncio.get_running_loop()
-            loop.call_later(_PATIENCE, self._end_if_stuck, slot, slot.worker, slot.number)
+        self._stops_run_of(job)
         job.fail(
             Failure(
                 kind="TimeoutError",

@@ -74,6 +74,11 @@ class Keys:
         return cls(tuple((f"key-{number}", _hash(key)) for number, key in enumerate(listed, start=1)))
 
     def __add__(self, other: Keys) -> Keys:
+        """Both. Raises `RequestError` if a name is in both: clients would see each other's jobs."""
+        if twice := self.names & other.names:
+            raise RequestError.advised(
+                f"two keys are called {min(twice)}", "choose another name in the file", argument="key_file"
+            )
         return Keys(self.hashes + other.hashes, self.first | other.first)
 
 

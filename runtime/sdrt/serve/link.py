@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from sdrt.serve.messages import packed, receive
 
 __all__ = ["Link"]
+
+log = logging.getLogger("sdrt.serve")
 
 _INTERVAL = 0.005
 """Seconds between looks at whether a process that has closed its end has ended."""
@@ -43,17 +45,26 @@ class Link:
             self._writer.write(packed(message))
 
     async def _listen(self) -> None:
-        with suppress(asyncio.IncompleteReadError, OSError):
-            reader, self._writer = await asyncio.open_connection(sock=self._socket)
-            for message in self._kept:
-                self.send(message)
-            while True:
-                self._tell(await receive(reader))
-        if self._writer is not None:
-            self._writer.close()
+        try:
+            await self._receive()
+        except (asyncio.IncompleteReadError, OSError):  # the process has ended, or is about to
+            pass
+        except Exception:
+            log.exception("a message of process %s cannot be read, so it is ended", self._process.pid)
+            self._process.kill()
+        finally:  # also when the loop ends before the process
+            if self._writer is not None:
+                self._writer.close()
         while self._process.exitcode is None:
             await asyncio.sleep(_INTERVAL)
         self._tell(None)
+
+    async def _receive(self) -> None:
+        reader, self._writer = await asyncio.open_connection(sock=self._socket)
+        while self._kept:
+            self.send(self._kept.pop(0))
+        while True:
+            self._tell(await receive(reader))
 
     def _tell(self, message: Any) -> None:
         self._loop.call_soon(self._heard, message)

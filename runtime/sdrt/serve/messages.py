@@ -12,7 +12,7 @@ import socket
 import struct
 from typing import Any
 
-__all__ = ["Messages", "packed", "receive"]
+__all__ = ["Messages", "packed", "pair", "receive"]
 
 _LENGTH = struct.Struct("!Q")
 
@@ -31,6 +31,15 @@ async def receive(reader: asyncio.StreamReader) -> Any:
     """
     (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
     return pickle.loads(await reader.readexactly(length))
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two sockets that are connected, of which each sends at once."""
+    both = socket.socketpair()
+    for end in both:
+        if end.family in (socket.AF_INET, socket.AF_INET6):  # on Windows
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return both
 
 
 class Messages:

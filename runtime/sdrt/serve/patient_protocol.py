@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 __all__ = ["protocol"]
 
@@ -15,7 +15,7 @@ _ANSWER = (
 )
 
 
-class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # h11's or httptools', as installed
+class _Protocol(H11Protocol):
     """Closes a connection on which no complete head arrives in time. uvicorn itself would wait for ever."""
 
     seconds: float

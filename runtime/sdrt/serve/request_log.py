@@ -56,6 +56,9 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, with_id)
+        except Exception:
+            status = status or 500  # which Starlette answers
+            raise
         finally:
             seconds = time.perf_counter() - started
             self._counts.add(scope, status, seconds)

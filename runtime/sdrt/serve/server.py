@@ -88,6 +88,8 @@ def serve(
     app = make_app(options, workers, lost)
     config = uvicorn.Config(
         app,
+        # The same everywhere: uvicorn would take other ones where they are installed, and httptools bounds no heads.
+        loop="asyncio",
         http=protocol(options.limits.silence),
         log_config=None,
         access_log=False,

@@ -44,6 +44,9 @@ class Service:
             timeout=options.limits.timeout,
         )
         self._jobs: OrderedDict[str, Job] = OrderedDict()
+        # Those that are over, the one that ended first at the front, with the bytes of their results.
+        self._over: OrderedDict[str, int] = OrderedDict()
+        self._kept_bytes = 0
         self._seconds_per_job = 1.0
         self.counts = JobCounts()
         self._watchers: set[asyncio.Task[None]] = set()
@@ -126,7 +129,7 @@ class Service:
     def forget(self, job: Job) -> None:
         """Keep nothing of a job that is over."""
         if job.status.is_final:
-            self._jobs.pop(job.id, None)
+            self._drop(job)
 
     def position(self, job: Job) -> int | None:
         """How many jobs are before a waiting one. None if it does not wait."""
@@ -137,6 +140,9 @@ class Service:
         await job.over()
         self.uploads.let_go(files)
         self.counts.add(job)
+        if job.id in self._jobs:
+            self._over[job.id] = job.num_bytes
+            self._kept_bytes += job.num_bytes
         self._forget_old()
         if job.started is not None and job.finished is not None:
             self._seconds_per_job += 0.2 * (job.finished - job.started - self._seconds_per_job)
@@ -148,19 +154,17 @@ class Service:
 
     def _forget_old(self) -> None:
         """Forget the results that were kept longest, so that memory is bounded. The newest stays, however large."""
-        over = sorted((job for job in self._jobs.values() if job.finished is not None), key=_end)
-        total = sum(job.num_bytes for job in over)
-        for job in over:
-            is_old = time.time() - _end(job) > self.limits.kept_seconds
-            fits = total <= self.limits.kept_bytes and len(self._jobs) < _MOST_JOBS
-            if not is_old and (fits or job is over[-1]):
-                break
-            total -= job.num_bytes
-            del self._jobs[job.id]
+        while self._over:
+            job = self._jobs[next(iter(self._over))]
+            is_old = time.time() - (job.finished or 0.0) > self.limits.kept_seconds
+            fits = self._kept_bytes <= self.limits.kept_bytes and len(self._jobs) < _MOST_JOBS
+            if not is_old and (fits or len(self._over) == 1):
+                return
+            self._drop(job)
 
-
-def _end(job: Job) -> float:
-    return job.finished or 0.0
+    def _drop(self, job: Job) -> None:
+        if self._jobs.pop(job.id, None) is not None:
+            self._kept_bytes -= self._over.pop(job.id, 0)
 
 
 def _not_first(priority: int) -> ServeError:

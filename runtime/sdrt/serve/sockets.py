@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from contextlib import suppress
 
 from sdrt.errors import SdrtError
 
@@ -28,9 +29,10 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 def _next_free(host: str, port: int) -> int | None:
     for number in range(port + 1, min(port + _MORE_PORTS, 65536)):
-        if (made := _bound(host, number)) is not None:
-            made.close()
-            return number
+        with suppress(SdrtError):  # another reason than that it is taken
+            if (made := _bound(host, number)) is not None:
+                made.close()
+                return number
     return None
 
 

@@ -126,8 +126,7 @@ async def _unless_gone(request: Request, wanted: Coroutine[None, None, T]) -> T 
     finally:
         for one in (found, gone):
             one.cancel()
-            with suppress(asyncio.CancelledError):
-                await one
+        await asyncio.wait((found, gone))
 
 
 def made_or_raise(job: Job, fields: Mapping[str, str] | None = None) -> Made:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import atexit
 import functools
 import multiprocessing.util  # registers its exit function before ours, so it runs after ours
-import socket
 from collections.abc import Sequence
 
 from sdrt.serve.link import Link
-from sdrt.serve.messages import Messages
+from sdrt.serve.messages import Messages, pair
 from sdrt.serve.task import ImageTask
 from sdrt.serve.worker_process import Cancel, Run, Stop, WorkerSetup, main
 from sdrt.serve.workers import Heard
@@ -74,7 +73,7 @@ class WorkerProcess:
     """
 
     def __init__(self, setup: WorkerSetup) -> None:
-        self.socket, theirs = socket.socketpair()
+        self.socket, theirs = pair()
         with theirs:
             self.process = _CONTEXT.Process(
                 target=main, args=(Messages(theirs), setup), name=_NAME, daemon=True

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sdrt.errors import RequestError
 from sdrt.serve.access import Access
 from sdrt.serve.answers import refusal
 from sdrt.serve.keys import Keys
@@ -54,3 +55,11 @@ def test_a_host_or_origin_that_is_no_address_is_refused(
 
 def test_an_origin_that_is_no_address_is_refused_with_keys_too() -> None:
     assert status_of(Keys.of(["a-key-of-this-test"]), [(b"origin", b"http://[::1")]) == 403
+
+
+def test_a_name_is_of_one_key_only() -> None:
+    """Clients of two keys with one name would see each other's jobs."""
+    given = Keys.of(["a" * 32])
+    assert (given + Keys((("phone", b"x"),))).names == {"key-1", "phone"}
+    with pytest.raises(RequestError, match="two keys are called key-1: choose another name"):
+        given + Keys((("key-1", b"x"),))

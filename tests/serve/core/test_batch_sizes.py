@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import pytest
@@ -107,4 +106,13 @@ def test_nothing_is_learned_of_tasks_that_share_no_run() -> None:
     sizes = BatchSizes(8)
     assert set(learned(sizes, lambda size: 1 / size, image=b"x")) == {1}
     assert set(learned(BatchSizes(1), lambda size: 1 / size)) == {1}
-    assert math.isfinite(sizes.size_for(task()))
+    assert sizes.size_for(task()) == 1
+
+
+def test_a_run_that_works_makes_up_for_one_that_did_not() -> None:
+    sizes = BatchSizes(8)
+    learned(sizes, lambda size: 1 / size, 2)
+    for _ in range(3):
+        sizes.failed(task(), 2)
+        sizes.note(task(), 2, 1.0)
+    assert sizes.size_for(task()) > 1

@@ -352,3 +352,17 @@ def test_when_all_workers_are_lost_every_job_is_told() -> None:
         assert not made.is_ready
 
     run(test)
+
+
+def test_a_cancelled_run_that_goes_on_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatching, "_PATIENCE", 0.01)
+
+    async def test() -> None:
+        made, one = started(), job(0)
+        put(made, one)
+        made.cancel(one)
+        assert workers_of(made)[0].cancels == 1
+        while not workers_of(made)[0].is_killed:
+            await asyncio.sleep(0.005)
+
+    run(test)

@@ -102,7 +102,7 @@ def test_half_a_body_is_forgotten(tough: Running) -> None:
 
 
 def test_a_worker_that_hangs_does_not_stop_the_server(tough: Running) -> None:
-    """A pipe to it is soon full of an image."""
+    """The socket to it is soon full of an image."""
     buffer = io.BytesIO()
     Image.effect_noise((1024, 1024), 99).convert("RGB").save(buffer, "PNG")
     image = base64.b64encode(buffer.getvalue()).decode()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sdrt.serve.counts import Histogram
+from sdrt.serve.counts import Histogram, RequestCounts
+from sdrt.serve.request_log import RequestLog
 from tests.serve.core.test_jobs import make
 from tests.serve.core.test_side_work import application, asking
 
@@ -99,3 +102,17 @@ def test_the_times_of_jobs_are_told(client: httpx.Client) -> None:
     assert now("sdrt_run_seconds_sum") - before[1] > job["seconds"] / 2
     assert now("sdrt_wait_seconds_bucket", le="+Inf") == now("sdrt_wait_seconds_count") == before[0] + 1
     assert now("sdrt_upload_bytes") == now("sdrt_side_work") == 0
+
+
+def test_an_error_of_the_server_counts_as_one() -> None:
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("wrong")
+
+    async def asked() -> None:
+        counts = RequestCounts()
+        scope = {"type": "http", "method": "GET", "path": "/jobs", "headers": []}
+        with pytest.raises(RuntimeError):
+            await RequestLog(fails, counts)(scope, None, None)  # type: ignore[arg-type]
+        assert [status for _, _, status in counts.answers] == [500]
+
+    asyncio.run(asked())

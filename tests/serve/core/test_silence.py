@@ -125,9 +125,8 @@ def test_a_job_that_fails_before_is_still_an_answer_of_its_own() -> None:
     async def test() -> None:
         keeper = service()
         job = submitted(keeper, 1)
-        loop = asyncio.get_running_loop()
         failure = Failure(kind="RequestError", message="wrong", argument="seed", is_request=True)
-        loop.call_later(0.05, job.fail, failure)
+        asyncio.get_running_loop().call_soon(job.fail, failure)
         with pytest.raises(waiting.ServeError, match="wrong"):
             await waiting.begun(connected(), keeper, job)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.serve.link import Link
-from sdrt.serve.messages import Messages
+from sdrt.serve.messages import Messages, pair
 from sdrt.serve.on_ray.driver import Connected, Ended, Running, main
 from sdrt.serve.on_ray.replica import Answered, RaySetup
 from sdrt.serve.task import Failure, ImageTask
@@ -57,7 +57,7 @@ class RayWorkers:
         self._is_lost = self._names_log = False
 
     def __enter__(self) -> RayWorkers:
-        self._socket, theirs = socket.socketpair()
+        self._socket, theirs = pair()
         with theirs:
             # Not a daemon: Ray's own processes would outlive a daemon that is killed.
             self._process = _CONTEXT.Process(
