@@ -59,8 +59,10 @@ async def image_task(
     _check_scheduler(given, fields)
     name = model_name(service, model, fields.get("model", "model"))
     if any(one in given for one in IMAGES):
-        # Decoding takes long enough to keep others waiting.
-        await asyncio.to_thread(_check, service, given, fields)
+        # Decoding takes long enough to keep others waiting, and memory: that of many small files may be large.
+        service.check_room()
+        async with service.decoding:
+            await asyncio.to_thread(_check, service, given, fields)
     else:
         _check(service, given, fields)
     return ImageTask(

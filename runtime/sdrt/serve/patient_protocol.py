@@ -1,4 +1,4 @@
-"""uvicorn's side of a connection, with a limit to how long the head of a request may take."""
+"""uvicorn's side of a connection, with limits for clients that neither ask nor read."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ _ANSWER = (
 
 
 class _Protocol(H11Protocol):
-    """Closes a connection on which no complete head arrives in time. uvicorn itself would wait for ever."""
+    """Closes a connection on which no complete head arrives in time, or from which nothing is read.
+
+    uvicorn itself would wait for ever.
+    """
 
     seconds: float
     _timer: asyncio.TimerHandle | None = None
+    _reading: asyncio.TimerHandle | None = None
     _has_begun = False
 
     def connection_made(self, transport: Any) -> None:
@@ -39,7 +43,39 @@ class _Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
         self._stop()
+        self._stop_reading()
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """An answer is whole. The head of another request may have begun to arrive before."""
+        super().on_response_complete()
+        if self.conn.trailing_data[0]:
+            self._expect_head()
+
+    def pause_writing(self) -> None:
+        """More of an answer is kept than the client reads."""
+        super().pause_writing()
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        """The client has read most of it."""
+        self._stop_reading()
+        super().resume_writing()
+
+    def _expect_reading(self) -> None:
+        kept = self.transport.get_write_buffer_size()
+        self._reading = self.loop.call_later(self.seconds, self._unless_read, kept)
+
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def _unless_read(self, kept: int) -> None:
+        if self.transport.get_write_buffer_size() >= kept:
+            self.transport.abort()  # closing would wait until all is sent
+        else:
+            self._expect_reading()
 
     def _expect_head(self) -> None:
         if self._timer is None:
@@ -61,5 +97,9 @@ class _Protocol(H11Protocol):
 
 
 def protocol(seconds: float) -> type[asyncio.Protocol]:
-    """uvicorn's protocol in which the head of a request arrives within `seconds`, or the connection is closed."""
+    """uvicorn's protocol with a time limit.
+
+    The connection is closed if the head of a request does not arrive within `seconds`, or if the client reads nothing
+    of a long answer for so long.
+    """
     return type("PatientProtocol", (_Protocol,), {"seconds": seconds})

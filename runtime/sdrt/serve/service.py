@@ -25,6 +25,8 @@ __all__ = ["Service"]
 
 _MOST_JOBS = 10_000
 """How many jobs are kept, also of those that made nothing."""
+_DECODING = 2
+"""Requests whose images are looked at at once. Each image may have as many pixels as the limits allow."""
 
 
 class Service:
@@ -36,6 +38,7 @@ class Service:
         self.options, self.limits = options, options.limits
         self.uploads = uploads or Uploads(options.limits.uploads)
         self.queue = JobQueue(options.limits.queue, options.keys.names)
+        self.decoding = asyncio.Semaphore(_DECODING)
         self.side_work = SideWork(options.limits.side_work)
         self.dispatcher = Dispatcher(
             self.queue,
@@ -84,8 +87,7 @@ class Service:
             self.queue.put(job)
         except QueueFullError:
             self.uploads.let_go(files)
-            self.counts.refused += 1
-            raise queue_full(len(self.queue), self._retry_after()) from None
+            raise self._full() from None
         self._forget_old()
         self._jobs[job.id] = job
         watcher = asyncio.ensure_future(self._note(job, files))
@@ -93,6 +95,15 @@ class Service:
         watcher.add_done_callback(self._watchers.discard)
         self.dispatcher.wake()
         return job
+
+    def check_room(self) -> None:
+        """Raise `ServeError` if no job has a place, before a client's images are looked at."""
+        if len(self.queue) >= self.queue.bound:
+            raise self._full()
+
+    def _full(self) -> ServeError:
+        self.counts.refused += 1
+        return queue_full(len(self.queue), self._retry_after())
 
     async def stop(self) -> None:
         """Accept nothing more, refuse what waits, and let what runs finish as long as the limits say."""

@@ -201,3 +201,9 @@ def test_a_body_that_comes_fast_and_then_slowly_is_given_up(impatient: Running) 
     head = HEAD.replace(b"500", b"400000")
     said = answer_to(impatient, head + b"\r\n{" + 200_000 * b" ", b" ")
     assert said.startswith(b"HTTP/1.1 408")
+
+
+def test_the_head_of_a_second_request_may_begin_in_the_first_ones_segment(impatient: Running) -> None:
+    said = answer_to(impatient, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nPO")
+    assert said.startswith(b"HTTP/1.1 200")
+    assert b"HTTP/1.1 408" in said
