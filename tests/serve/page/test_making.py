@@ -25,7 +25,7 @@ from tests.serve.page.browser import (
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 pytest.importorskip("playwright", reason="the page is not tested: playwright is not installed")
 
@@ -54,6 +54,18 @@ def test_a_picture_is_made_from_text(page: Page) -> None:
     )
     assert shown[0].startswith("blob:")
     assert shown[1] == 128
+
+
+def test_a_picture_is_made_before_the_server_has_said_which_models_it_has(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/info", lambda route: held.append(route))
+    page.reload()
+    fill(page, prompt="a red circle", num_inference_steps=2, seed=1)
+    page.keyboard.press("Control+Enter")
+    wait_for_images(page, 1)
+    assert held
+    for one in held:
+        one.abort()
 
 
 def test_the_models_own_values_are_shown(page: Page) -> None:

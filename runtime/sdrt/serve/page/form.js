@@ -60,7 +60,8 @@ start.onChange(showModel);
 
 /** The job that the form asks for. Throws ApiError with the field of a value that is none. */
 export async function collect() {
-  const body = { ...extras, model: byId("model").value };
+  const model = byId("model").value; // none before the server has said which it has
+  const body = model ? { ...extras, model } : { ...extras };
   for (const name of TEXTS) if (byId(name).value.trim()) body[name] = byId(name).value;
   body.prompt ??= "";
   for (const name of NUMBERS) number(body, name);
