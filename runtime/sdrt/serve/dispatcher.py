@@ -291,10 +291,11 @@ class Dispatcher:
 
     def _after_death(self, job: Job) -> None:
         self._stop_timer(job)
+        job.deaths += 1
         if job.is_cancelling:
             job.cancelled()
-        elif job.attempts >= _MOST_ATTEMPTS:
-            job.fail(_died(job.attempts))
+        elif job.deaths >= _MOST_ATTEMPTS:
+            job.fail(_died(job.deaths))
         else:
             self._wait_again(job)
 
@@ -325,7 +326,7 @@ def _stopping() -> Failure:
     return Failure(kind="ShutdownError", message="the server is shutting down")
 
 
-def _died(attempts: int) -> Failure:
+def _died(deaths: int) -> Failure:
     return Failure(
-        kind="WorkerError", message=f"the process that made the images ended, {attempts} times in a row"
+        kind="WorkerError", message=f"the process that made the images ended, {deaths} times in a row"
     )

@@ -37,7 +37,7 @@ class Job:
         task: what to make. When the job is over, it has no images of the user any more.
         client: who asked: the name of a key, or an address.
         priority: jobs with a higher number run first.
-        attempts: how many workers have begun it.
+        deaths: how many workers ended while they made it.
         created, started, finished: seconds of `time.time()`.
         progress: the latest step.
         preview: the latest preview, a PNG file.
@@ -52,7 +52,7 @@ class Job:
     priority: int = 0
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     status: Status = Status.QUEUED
-    attempts: int = 0
+    deaths: int = 0
     created: float = field(default_factory=time.time)
     started: float | None = None
     finished: float | None = None
@@ -67,7 +67,7 @@ class Job:
 
     def start(self) -> None:
         """A worker has begun the job."""
-        self.status, self.started, self.attempts = Status.RUNNING, time.time(), self.attempts + 1
+        self.status, self.started = Status.RUNNING, time.time()
 
     def wait_again(self) -> None:
         """The job's worker has died, so it waits for another."""

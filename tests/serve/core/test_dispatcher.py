@@ -366,3 +366,19 @@ def test_a_cancelled_run_that_goes_on_is_ended(monkeypatch: pytest.MonkeyPatch) 
             await asyncio.sleep(0.005)
 
     run(test)
+
+
+def test_a_shared_run_that_failed_is_no_death() -> None:
+    async def test() -> None:
+        made, jobs = started(max_batch=2), [job(0), job(1)]
+        put(made, *jobs)
+        workers_of(made)[0].tell(FAILED)
+        for deaths in range(1, 4):
+            assert jobs[0].status is Status.RUNNING
+            workers_of(made)[0].tell(None)
+            assert jobs[0].deaths == deaths
+            workers_of(made)[0].tell(Ready("cpu"))
+        assert jobs[0].failure is not None
+        assert "3 times in a row" in jobs[0].failure.message
+
+    run(test)
