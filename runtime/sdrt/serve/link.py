@@ -49,7 +49,7 @@ class Link:
             await self._receive()
         except (asyncio.IncompleteReadError, OSError):  # the process has ended, or is about to
             pass
-        except Exception:
+        except Exception:  # unpickling may raise any, and a run without its answer would never end
             log.exception("a message of process %s cannot be read, so it is ended", self._process.pid)
             self._process.kill()
         finally:  # also when the loop ends before the process
