@@ -127,20 +127,26 @@ class Found:
 
 
 def calibrate(
-    folder: Path, names: Sequence[str], plan: Calibration, guidance_scale: float | None
+    folder: Path,
+    names: Sequence[str],
+    plan: Calibration,
+    guidance_scale: float | None,
+    text_encoders: Sequence[str] = (),
 ) -> Iterator[Found | str]:
-    """Make images with the float32 model in ``folder``. Yield progress as texts, then `Found` for each of ``names``.
+    """Make images with the float32 model in ``folder``. Yield progress as texts, then `Found` for each component.
 
-    Writes graphs with more outputs beside those in ``folder``, whose weights they share.
+    These are ``names``, then ``text_encoders``, of which only calls are recorded, with every prompt. Writes graphs with
+    more outputs beside those in ``folder``, whose weights they share.
     """
     probed = {name: _write(folder / name / "model.onnx") for name in names}
+    recorded = {name: folder / name / "model.onnx" for name in text_encoders}
     # With low_vram, components would be opened again after memory runs out, and would lose their ranges.
     config = SessionConfig(provider="cpu", low_vram=False)
     graphs: list[_ProbedGraphs] = []
     made: list[LoadedComponents] = []
 
     def make_graphs(*arguments: Any) -> OpenGraphs:
-        graphs.append(_ProbedGraphs(*arguments, probed=probed))
+        graphs.append(_ProbedGraphs(*arguments, probed=probed, recorded=recorded))
         return graphs[-1]
 
     def make(*arguments: Any) -> LoadedComponents:
@@ -159,6 +165,8 @@ def calibrate(
     for name in names:
         probe = graphs[0].probes[name]
         yield Found(spans=_spans(probed[name], probe), calls=probe.calls)
+    for name in text_encoders:
+        yield Found(spans={}, calls=graphs[0].recorders[name].calls)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,14 +222,12 @@ class _Reductions:
         self._graph.nodes = [*first, *(one for group in rest for one in group)]
 
 
-class _Probe(Component):
-    """A component that records the ranges of its layers, or its calls if ``held_out``."""
+class _Recorder(Component):
+    """A component that records its calls."""
 
     def __init__(self, name: str, path: Path, config: SessionConfig, notices: Notices) -> None:
         super().__init__(name, path, config, notices)
-        self.ranges: dict[str, Array] = {}
         self.calls: list[Call] = []
-        self.held_out = False
 
     @contextmanager
     def bound(self, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[str]) -> Iterator[Bound]:
@@ -233,8 +239,23 @@ class _Probe(Component):
         self, inputs: dict[str, Array], output: str, found: Mapping[str, Array], probes: list[str]
     ) -> None:
         """Record one call."""
+        self.calls.append(Call(inputs=inputs, output=output, expected=found[output].copy()))
+
+
+class _Probe(_Recorder):
+    """A component that records the ranges of its layers, or its calls if ``held_out``."""
+
+    def __init__(self, name: str, path: Path, config: SessionConfig, notices: Notices) -> None:
+        super().__init__(name, path, config, notices)
+        self.ranges: dict[str, Array] = {}
+        self.held_out = False
+
+    def see(
+        self, inputs: dict[str, Array], output: str, found: Mapping[str, Array], probes: list[str]
+    ) -> None:
+        """Record one call."""
         if self.held_out:
-            self.calls.append(Call(inputs=inputs, output=output, expected=found[output].copy()))
+            super().see(inputs, output, found, probes)
             return
         for name in probes:
             fold = np.minimum if name.startswith("low:") else np.maximum
@@ -258,7 +279,7 @@ class _Watched:
     """A `Bound` that reports its runs to its component."""
 
     def __init__(
-        self, probe: _Probe, run: Bound, shapes: Mapping[str, Any], output: str, probes: list[str]
+        self, probe: _Recorder, run: Bound, shapes: Mapping[str, Any], output: str, probes: list[str]
     ) -> None:
         self._probe, self._run, self._output, self._probes = probe, run, output, probes
         self._inputs: dict[str, Array] = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
@@ -277,15 +298,19 @@ class _Watched:
 
 
 class _ProbedGraphs(OpenGraphs):
-    """The graphs of a model, some of which are probes."""
+    """The graphs of a model, some of which are probes, and some `recorded`."""
 
-    def __init__(self, *arguments: Any, probed: Mapping[str, _Probed]) -> None:
+    def __init__(self, *arguments: Any, probed: Mapping[str, _Probed], recorded: Mapping[str, Path]) -> None:
         super().__init__(*arguments)
-        self.probed = probed
+        self.probed, self.recorded = probed, recorded
         self.probes: dict[str, _Probe] = {}
+        self.recorders: dict[str, _Recorder] = {}
 
     def open(self, name: str, kind: GraphKind = WHOLE_GRAPH, memory: MemoryGraph | None = None) -> Component:
         """See `OpenGraphs`."""
+        if name in self.recorded:
+            self.recorders[name] = _Recorder(name, self.recorded[name], self.config, self.notices)
+            return self.recorders[name]
         if name not in self.probed or kind != WHOLE_GRAPH:
             return super().open(name, kind, memory)
         self.probes[name] = _Probe(name, self.probed[name].path, self.config, self.notices)

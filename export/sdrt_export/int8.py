@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,18 @@ from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.folder import FolderCheckpoint
 from sdrt_export.graphs.stored import StoredGraph
 from sdrt_export.quantize import layers, quantize, stays_float
+from sdrt_export.weight_only import quantize_weights
 
 __all__ = ["LIMITS", "QUANTIZED", "Conversion", "refuse_other_kinds"]
 
 QUANTIZED = ("unet", "vae_decoder", "vae_encoder")
-"""The components that run in int8. The text encoder runs only once for each prompt, and guides every step."""
+"""The components that run in int8. Text encoders only store their weights in 8 bits (`weight_only`)."""
 
 LIMITS: Mapping[str, float] = {"unet": 0.1, "vae_decoder": 0.05, "vae_encoder": 0.05}
 """The largest errors accepted: the norm of the difference over the norm of float32's output, on a prompt that was not
 used for calibration. docs/int8.md has the errors of the embedded model, and shows images beyond these limits."""
+TEXT_LIMIT = 0.03
+"""The largest error accepted of a text encoder, over all prompts. It guides every step."""
 
 Array = np.ndarray[Any, Any]
 Rows = list[dict[str, Any]]
@@ -56,14 +59,16 @@ def refuse_other_kinds(checkpoint: Checkpoint) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """Converts the float32 model in ``source`` to one in ``output`` with ``QUANTIZED`` in int8. Removes ``source``.
+    """Converts the float32 model in ``source`` to one in ``output`` in int8. Removes ``source``.
 
-    ``judged`` says whether errors above ``LIMITS`` end the export. They do not for random weights, whose images show
-    nothing. ``report`` is called with a component, a stage and a detail.
+    ``text_encoders`` are the components whose weights alone are converted. ``judged`` says whether errors above the
+    limits end the export. They do not for random weights, whose images show nothing. ``report`` is called with a
+    component, a stage and a detail.
     """
 
     source: Path
     output: Path
+    text_encoders: Sequence[str]
     plan: Calibration
     guidance_scale: float | None
     judged: bool
@@ -73,20 +78,20 @@ class Conversion:
         """Convert the model. Returns the manifest's ``entries`` of the components, changed for int8.
 
         Raises:
-            ExportError: an error is above ``LIMITS``, or ONNX Runtime refuses a graph.
+            ExportError: an error is above its limit, or ONNX Runtime refuses a graph.
         """
-        made = []
-        for step in calibrate(self.source, QUANTIZED, self.plan, self.guidance_scale):
+        names, made = (*QUANTIZED, *self.text_encoders), []
+        for step in calibrate(self.source, QUANTIZED, self.plan, self.guidance_scale, self.text_encoders):
             if isinstance(step, str):
                 self.report("calibration", "calibrate", step)
             else:
                 made.append(step)
         changed = {
             name: entries[name] | self._component(name, found)
-            for name, found in zip(QUANTIZED, made, strict=True)
+            for name, found in zip(names, made, strict=True)
         }
         for path in self.source.iterdir():
-            if path.name not in QUANTIZED:
+            if path.name not in names:
                 path.rename(self.output / path.name)
         shutil.rmtree(self.source)
         return entries | changed
@@ -95,7 +100,8 @@ class Conversion:
         folder, path = self.source / name, self.output / name / "model.onnx"
         path.parent.mkdir()
         self.report(name, "write", "")
-        done, floats = _rewrite(folder, path, found)
+        is_text = name in self.text_encoders
+        done, floats = _rewrite_weights(folder, path) if is_text else _rewrite(folder, path, found)
         (folder / "config.json").rename(path.with_name("config.json"))
         self.report(name, "compare", "")
         rows = _compare(name, path, found.calls)
@@ -103,10 +109,13 @@ class Conversion:
             rows += _compare_stages(name, path.with_name(STAGES_GRAPH.file), found.calls[0])
         worst = max(row["relative_error"] for row in rows)
         if self.judged:
-            _judge(name, worst)
+            _judge(name, worst, TEXT_LIMIT if is_text else LIMITS[name])
         self.report(name, "done", f"relative error {worst:.1e}")
+        about = {"parity": rows, "int8": {"layers": len(done), "float": floats}}
+        if is_text:
+            return about
         plan = {"prompts": list(self.plan.prompts), "steps": list(self.plan.steps), "seed": self.plan.seed}
-        return {"parity": rows, "int8": {"layers": len(done), "float": floats}, "calibration": plan}
+        return about | {"calibration": plan}
 
 
 def _rewrite(folder: Path, path: Path, found: Found) -> tuple[list[str], list[str]]:
@@ -123,6 +132,17 @@ def _rewrite(folder: Path, path: Path, found: Found) -> tuple[list[str], list[st
         quantize(tiles, found.spans)
         tiles.save_beside(path.with_name(STAGES_GRAPH.file), StoredGraph.read(path))
     return done, sorted(floats)
+
+
+def _rewrite_weights(folder: Path, path: Path) -> tuple[list[str], list[str]]:
+    """Write the graph of the text encoder in ``folder`` to ``path``, with weights in 8 bits.
+
+    Returns their names, and nothing for the second part of `_rewrite`.
+    """
+    graph = StoredGraph.read(folder / path.name)
+    done = quantize_weights(graph)
+    graph.save(path)
+    return done, []
 
 
 def _compare(name: str, path: Path, calls: list[Call]) -> Rows:
@@ -154,11 +174,11 @@ def _row(calls: list[Call], made: list[Array], what: dict[str, int]) -> Rows:
     return [{"inputs": shapes | what, "output": calls[0].output, "relative_error": float(f"{error:.3g}")}]
 
 
-def _judge(name: str, error: float) -> None:
-    if not error <= LIMITS[name]:
+def _judge(name: str, error: float, limit: float) -> None:
+    if not error <= limit:
         raise ExportError.advised(
             f"{name}: int8 differs from float32 by {error:.2g} (relative, on a prompt not used for "
-            f"calibration); the limit is {LIMITS[name]:g}, so nothing was written",
+            f"calibration); the limit is {limit:g}, so nothing was written",
             "use --dtype fp32, or --calibration-prompts with prompts like those that the model is for",
             component=name,
         )

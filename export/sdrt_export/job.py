@@ -213,6 +213,7 @@ class Job:
         return int8.Conversion(
             source=folder,
             output=self.staging,
+            text_encoders=[spec.component for spec in self.checkpoint.family.text_encoders],
             plan=plan,
             guidance_scale=defaults.get("guidance_scale"),
             judged=not isinstance(self.checkpoint, RandomCheckpoint),

@@ -100,11 +100,16 @@ class StoredGraph:
             self.initializers[name] = numpy_helper.from_array(np.asarray(array), name)
         return name
 
-    def convert(self, name: str, dtype: Any, make: Callable[[], Array]) -> None:
-        """Set an initializer to the value that `make` returns. It is called when the value is needed."""
+    def convert(
+        self, name: str, dtype: Any, make: Callable[[], Array], *, shape: Shape | None = None
+    ) -> None:
+        """Set an initializer to the value that `make` returns, of the same `shape` by default.
+
+        It is called when the value is needed.
+        """
         self._converted[name] = make
         tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
-        tensor.dims.extend(self.shape(name))
+        tensor.dims.extend(self.shape(name) if shape is None else shape)
         self.initializers[name] = tensor
 
     def _mapped(self, tensor: TensorProto) -> Array:
