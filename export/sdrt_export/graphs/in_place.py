@@ -75,8 +75,9 @@ def _in_blocks(
     tensors: Mapping[str, Array],
 ) -> MemoryGraph:
     """The graph with kernels as ONNX Runtime's CPU provider reads them."""
-    size, memory = block_size(), Arena()
+    size = block_size()
     kernels = kernels_for_blocks(graph, size) if size else {}
+    memory = Arena((kept[name].array.shape, np.float32) for name in kernels)
 
     def blocked(name: str) -> Stored:
         array = kept[name].array if kept[name].array.dtype.kind == "f" else tensors[name]

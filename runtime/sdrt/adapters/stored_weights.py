@@ -106,7 +106,7 @@ class StoredWeights:
         ]
 
         def change(part: Sequence[str]) -> dict[str, Array]:
-            workspace = Workspace()
+            workspace = Workspace((stored[name].shape, _NUMPY[stored[name].dtype]) for name in part)
             return {
                 name: self._changed(name, self._made[name], stored[name], adaptation, workspace)
                 for name in part

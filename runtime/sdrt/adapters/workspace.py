@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,13 @@ Floats = NDArray[np.float32]
 
 
 class Workspace:
-    """Memory for the weights of one graph, and sums in it. It is used once, by one thread."""
+    """Memory for the weights of one graph, and sums in it. It is used once, by one thread.
 
-    def __init__(self) -> None:
-        self._arena = Arena()
+    `expected` are the shapes and types of the weights, if they are known.
+    """
+
+    def __init__(self, expected: Iterable[tuple[Shape, DTypeLike]] = ()) -> None:
+        self._arena = Arena(expected)
         self._scratch: Floats = np.empty(0, np.float32)
 
     def empty(self, shape: Shape, dtype: DTypeLike = np.float32) -> Array:
