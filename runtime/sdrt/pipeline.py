@@ -242,8 +242,15 @@ class StableDiffusionPipeline(LoraMethods, ImagePromptMethods, DiffusersMethods)
         self.model.family.check_noise_schedule(found.noise_schedule, found.sampler.class_name)
         return found
 
-    def to(self, provider: str, provider_options: Mapping[str, Any] | None = None) -> StableDiffusionPipeline:
+    def to(
+        self,
+        provider: str,
+        provider_options: Mapping[str, Any] | None = None,
+        provider_library: str | None = None,
+    ) -> StableDiffusionPipeline:
         """Use `provider` from the next call on, with these options or its default ones. Returns the pipeline.
+
+        `provider_library` is that of `from_pretrained`.
 
         After an error, the pipeline keeps its provider.
 
@@ -255,7 +262,12 @@ class StableDiffusionPipeline(LoraMethods, ImagePromptMethods, DiffusersMethods)
 
         refuse_dtype(provider, provider_options)
         options = {} if provider_options is None else provider_options
-        config = replace(self._cache.config, provider=provider, provider_options=options)
+        config = replace(
+            self._cache.config,
+            provider=provider,
+            provider_options=options,
+            provider_library=provider_library,
+        )
         self._cache.configure(settle(config, self._notices))
         return self
 

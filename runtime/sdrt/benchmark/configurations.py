@@ -80,6 +80,7 @@ class Configuration:
     vae_tiling: bool | None
     low_vram: bool
     provider_options: Mapping[str, str]
+    provider_library: str | None
     max_size: int | None
 
     def request(self) -> Request:
@@ -124,6 +125,7 @@ class Asked:
     vae_tiling: bool | None = None
     low_vram: bool = False
     provider_options: Mapping[str, str] = field(default_factory=dict)
+    provider_library: str | None = None
     max_size: int | None = None
 
 
@@ -204,6 +206,7 @@ def _configuration(
         vae_tiling=asked.vae_tiling,
         low_vram=asked.low_vram,
         provider_options=dict(asked.provider_options),
+        provider_library=asked.provider_library,
         max_size=asked.max_size,
     )
 

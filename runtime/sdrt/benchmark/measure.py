@@ -107,6 +107,7 @@ def session_config(configuration: Configuration, profile: str | None = None) -> 
         vae_tiling=configuration.vae_tiling,
         low_vram=configuration.low_vram,
         provider_options=configuration.provider_options,
+        provider_library=configuration.provider_library,
         profile=profile,
     )
 

@@ -116,6 +116,7 @@ def _generate_command(model: Model, configuration: Configuration, output: Path) 
         "--scheduler": configuration.scheduler,
         "--spacing": configuration.spacing,
         "--provider": configuration.provider,
+        "--provider-library": configuration.provider_library,
         "--threads": configuration.threads,
         "--max-size": configuration.max_size,
         "--seed": 0,

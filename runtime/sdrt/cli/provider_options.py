@@ -11,6 +11,7 @@ from sdrt.cli import completers
 __all__ = [
     "RUN_OPTIONS",
     "allow_fallback_option",
+    "provider_library_option",
     "provider_option",
     "provider_options_option",
     "tune_option",
@@ -37,8 +38,8 @@ provider_option = click.option(
     default="auto",
     show_default=True,
     shell_complete=completers.providers,
-    help="Execution provider: auto, cpu, cuda, cuda:1, tensorrt, openvino or coreml. auto is cuda where it works, "
-    "else cpu.",
+    help="Execution provider: auto, cpu, cuda, cuda:1, tensorrt, openvino, webgpu or coreml. auto is cuda where it "
+    "works, else cpu.",
 )
 provider_options_option = click.option(
     "--provider-option",
@@ -49,11 +50,19 @@ provider_options_option = click.option(
     help="An option of the provider, such as gpu_mem_limit=6GB (cuda, tensorrt) or precision=bf16 (openvino). "
     "Can be repeated. The error for an unknown KEY lists the known ones.",
 )
+provider_library_option = click.option(
+    "--provider-library",
+    metavar="FILE|PACKAGE",
+    help="A library of execution providers for ONNX Runtime, or an installed package that has one, such as "
+    "onnxruntime-ep-openvino. --provider names the provider, if need be as ONNX Runtime does "
+    "(MLXExecutionProvider).  [default: the package for the provider, if ONNX Runtime itself does not have it]",
+)
 allow_fallback_option = click.option(
     "--allow-fallback", is_flag=True, help="Let the CPU run what the provider cannot run."
 )
 RUN_OPTIONS = (
     provider_options_option,
+    provider_library_option,
     allow_fallback_option,
     click.option(
         "--vae-tiling/--no-vae-tiling",

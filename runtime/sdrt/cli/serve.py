@@ -257,6 +257,7 @@ def _options(
     workers: int | None,
     threads: int | None,
     provider_options: Mapping[str, Any],
+    provider_library: str | None,
     allow_fallback: bool,
     vae_tiling: bool | None,
     low_vram: bool | None,
@@ -285,6 +286,7 @@ def _options(
         providers=each,
         loading={
             "provider_options": dict(provider_options) or None,
+            "provider_library": provider_library,
             "threads": threads,
             "allow_fallback": allow_fallback,
             "vae_tiling": vae_tiling,

@@ -18,6 +18,10 @@ DEVICES = (
     Word("rocm", "AMD's GPU", _NONE),
     Word("dml", "DirectML", _NONE),
     Word("directml", "DirectML", _NONE),
-    Word("*ExecutionProvider", "another provider of ONNX Runtime", _NONE),
+    Word(
+        "*ExecutionProvider",
+        "another provider of ONNX Runtime",
+        "give its library as well, with provider_library (--provider-library)",
+    ),
 )
 """What `provider` means, and what people write for it."""

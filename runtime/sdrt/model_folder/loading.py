@@ -33,11 +33,18 @@ class Loading:
     _: KW_ONLY
     provider: str = argument(
         AUTO,
-        'Where to run: "auto" (cuda where it works, else cpu), "cpu", "cuda", "tensorrt", "openvino" or "coreml"; '
+        'Where to run: "auto" (cuda where it works, else cpu), "cpu", "cuda", "tensorrt", "openvino", "webgpu" or '
+        '"coreml"; '
         '"cuda:1" is the second device.',
     )
     provider_options: Mapping[str, Any] | None = argument(
         None, 'Options of that provider, such as {"gpu_mem_limit": "6GB"} or {"precision": "bf16"}.'
+    )
+    provider_library: str | None = argument(
+        None,
+        'The library that has the provider: a file, or an installed package such as "onnxruntime-ep-openvino". The '
+        'provider may then be any name of ONNX Runtime\'s, such as "MLXExecutionProvider".',
+        usual="the package for the provider, if ONNX Runtime itself does not have it",
     )
     threads: int | None = argument(
         None, "Number of CPU threads, at most one per CPU that this process may use.", usual="every core"
@@ -127,6 +134,7 @@ class Loading:
             low_vram=self.low_vram,
             tune=self.tune,
             provider_options={} if self.provider_options is None else self.provider_options,
+            provider_library=self.provider_library,
         )
 
     @property

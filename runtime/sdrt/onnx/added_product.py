@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.onnx.engine import default_threads, ort
+from sdrt.onnx.nodes import node
 from sdrt.onnx.small_model import small_model
 
 __all__ = ["AddedProduct"]
@@ -50,4 +51,4 @@ def _value(array: Floats) -> Any:
 def _model() -> bytes:
     """The model: one Gemm, whose alpha and beta are 1 by default."""
     inputs = {"rows": "mr", "columns": "rn", "to": "mn"}
-    return small_model("added_product", [("Gemm", tuple(inputs), "sum")], inputs, {"sum": "mn"})
+    return small_model("added_product", [node("Gemm", inputs, "sum")], inputs, {"sum": "mn"})

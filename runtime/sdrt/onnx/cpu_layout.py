@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.onnx.engine import ort
+from sdrt.onnx.nodes import node
 from sdrt.onnx.small_model import small_model
 
 __all__ = ["cpu_layout", "keep_arranged"]
@@ -73,7 +74,7 @@ def _model() -> bytes:
     """A model with a convolution and a product, whose weights are numbers that all differ."""
     return small_model(
         "cpu_layout",
-        [("Conv", ("image", "kernel"), "mapped"), ("MatMul", ("rows", "matrix"), "product")],
+        [node("Conv", ("image", "kernel"), "mapped"), node("MatMul", ("rows", "matrix"), "product")],
         {"image": (1, 64, 8, 8), "rows": (4, 64)},
         {"mapped": (1, 64, 6, 6), "product": (4, 96)},
         {"kernel": _distinct(64, 64, 3, 3), "matrix": _distinct(64, 96)},

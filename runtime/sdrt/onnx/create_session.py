@@ -8,12 +8,14 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from sdrt.common.allocator import reusing_freed_memory
 from sdrt.common.cancelling import held
 from sdrt.common.interrupt import Worker, interruptible
 from sdrt.common.notices import Notices
 from sdrt.errors import IntegrityError, ProviderError, SdrtError
+from sdrt.onnx.composed import ATTENTION, composed
 from sdrt.onnx.cpu_layout import keep_arranged
 from sdrt.onnx.engine import FAILURES, can_pass_weights, default_threads, ort, tells_placement
 from sdrt.onnx.engine_cache import Weights, compiled_folder
@@ -22,6 +24,8 @@ from sdrt.onnx.graph_file import read_graph
 from sdrt.onnx.linked_weights import LinkedWeights, is_refusal_of_links
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.placement import is_refusal_to_fall_back, refusal, shortfall, unfit
+from sdrt.onnx.plugins import Device, chosen
+from sdrt.onnx.probe import attention_error
 from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.onnx.tensorrt import load_tensorrt
@@ -30,6 +34,9 @@ __all__ = ["UNTUNED", "Place", "create_session", "session_setting"]
 
 # ONNX Runtime's option for graphs that are not in a file.
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+_told: WeakSet[Notices] = WeakSet()
+# Float16 gives 0.004.
+_ATTENTION_ERROR = 0.05
 _OUTSIDE_THE_ARENA = "session.use_device_allocator_for_initializers"
 
 
@@ -91,6 +98,7 @@ def create_session(
     *,
     lock: threading.RLock | None,
     thread: Worker | None,
+    notices: Notices,
     memory: MemoryGraph | None = None,
     place: Place = UNTUNED,
 ) -> Any:
@@ -98,14 +106,19 @@ def create_session(
 
     `memory` is the graph if it is not in the subject's file. Its `uncopied` values must exist as long as the session.
     `place` says whether the graph is loaded as it was tuned before, or is written now.
+
+    Raises `ProviderError` if there is no such device.
     """
     row = PROVIDERS[subject.provider]
     strict = row.whole and not config.allow_fallback and not tells_placement()
     # If fallback to the CPU is disabled, ONNX Runtime refuses a list of providers that names the CPU.
     names = list(dict.fromkeys([subject.provider, *row.helpers, *([] if strict else ["cpu"])]))
     providers = {PROVIDERS[name].ort: config.passed(name, setting) for name in names}
+    device = chosen(config)
     memory = place.changed if place.tuned else memory
     path = place.tuned or subject.path
+    if device is not None and row.probed:
+        memory = _fit(subject, device, memory, notices)
 
     def create(linked: LinkedWeights | None) -> Any:
         options = _session_options(subject.name, config, strict)
@@ -120,6 +133,8 @@ def create_session(
         # A graph is written with weights that are copied into it.
         in_place = subject.provider == "cpu" and place.written is None
         given = [] if memory is None else _give_weights(memory, options, subject.provider, in_place=in_place)
+        if device is not None:
+            options.add_provider_for_devices([device.handle], config.passed(subject.provider, setting))
         cancel = getattr(options, "set_load_cancellation_flag", lambda flag: None)
 
         def work() -> Any:
@@ -127,8 +142,8 @@ def create_session(
             session = ort.InferenceSession(
                 str(path) if memory is None else memory.content,
                 options,
-                list(providers),
-                list(providers.values()),
+                None if device else list(providers),
+                None if device else list(providers.values()),
                 enable_fallback=0,
             )
             del maps
@@ -144,6 +159,29 @@ def create_session(
             return _following_links(path, create)
     except FAILURES as error:
         raise _failure(subject, config, error) from error
+
+
+def _fit(
+    subject: Subject, device: Device, memory: MemoryGraph | None, notices: Notices
+) -> MemoryGraph | None:
+    """The graph without operators that the device computes wrongly. None if it is the graph in the subject's file.
+
+    Raises:
+        UnsupportedModelError: nothing can take the place of such an operator.
+    """
+    content = subject.path.read_bytes() if memory is None else memory.content
+    fit = composed(content, subject.path)
+    if fit == content or (error := attention_error(device)) <= _ATTENTION_ERROR:
+        return memory
+    if notices not in _told:
+        _told.add(notices)
+        notices.inform(
+            f"{subject.provider} on {device} computes ONNX Runtime's {ATTENTION} wrongly (off by {error:.2g}), so it "
+            "runs as products and a softmax"
+        )
+    if memory is None:
+        return MemoryGraph(content=fit, folder=subject.path.parent)
+    return replace(memory, content=fit)
 
 
 def _give_weights(memory: MemoryGraph, options: Any, provider: str, *, in_place: bool) -> list[Any]:

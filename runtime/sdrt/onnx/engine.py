@@ -7,6 +7,7 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -101,15 +102,26 @@ def settle(config: SessionConfig, notices: Notices) -> SessionConfig:
             provider=config.provider,
             argument=ignored[0],
         )
-    if config.name in offered:
-        return config
     row = PROVIDERS[config.name]
+    if config.name in offered or config.provider_library is not None or _is_installed(row.package):
+        # Which devices the library of a plug-in offers is known only once it is loaded, for the first session.
+        return config
+    if row.package:
+        raise ProviderError.advised(
+            f"provider {config.name} is in the package {row.package}, which is not installed",
+            install_command(row.extra),
+            provider=config.provider,
+        )
     raise ProviderError.advised(
         f"the installed onnxruntime {ort.__version__} has no {config.name} provider ({row.ort}); "
         f"it offers {', '.join(offered)}",
         f"pip uninstall -y onnxruntime; {install_command(row.extra)}",
         provider=config.provider,
     )
+
+
+def _is_installed(package: str) -> bool:
+    return bool(package) and find_spec(package.replace("-", "_")) is not None
 
 
 def _bounded(config: SessionConfig, notices: Notices) -> SessionConfig:

@@ -19,17 +19,31 @@ from numpy.typing import NDArray
 from sdrt.errors import IntegrityError
 from sdrt.onnx.memory_graph import MemoryGraph, only_multiplied
 
-__all__ = ["FLOAT32", "ElsewhereWeight", "GraphFile", "Node", "read_graph", "read_graph_bytes"]
+__all__ = [
+    "FLOAT32",
+    "MICROSOFT",
+    "ElsewhereWeight",
+    "FusedNode",
+    "GraphFile",
+    "Node",
+    "fused_nodes",
+    "opset_of",
+    "read_graph",
+    "read_graph_bytes",
+]
 
 # Fields of onnx.proto3, by message.
-_MODEL_GRAPH = 7
+_MODEL_GRAPH, _MODEL_OPSET = 7, 8
+_OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
-_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP, _NODE_ATTRIBUTE = 1, 2, 3, 4, 5
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 3, 4, 5, 7
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL = 1, 2, 8, 9, 13
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM = 1, 2, 1, 2, 1
 _DIM_VALUE, _DIM_NAME = 1, 2
-_ATTRIBUTE_TENSOR = 5
+_ATTRIBUTE_NAME, _ATTRIBUTE_INT, _ATTRIBUTE_TENSOR = 1, 3, 5
+MICROSOFT = "com.microsoft"
+"""The domain of the operators that only ONNX Runtime has."""
 FLOAT32 = 1
 """ONNX's number of float32."""
 # Bytes of a float32 and a float16.
@@ -57,6 +71,15 @@ class Node:
     name: str = ""
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedNode:
+    """An operator of the domain `MICROSOFT`: its inputs, its whole numbers, and where its domain's name is."""
+
+    inputs: tuple[str, ...]
+    numbers: Mapping[str, int]
+    domain: Span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +188,30 @@ def read_graph_bytes(data: mmap.mmap | bytes, path: Path) -> GraphFile:
     return found
 
 
+def fused_nodes(data: bytes, path: Path, op: str) -> list[FusedNode]:
+    """The operators `op` of the domain `MICROSOFT` in a graph's bytes, which errors call `path`.
+
+    Raises:
+        IntegrityError: this is not an ONNX graph, or it is cut off.
+    """
+    try:
+        return list(_Reader(data, GraphFile(path=path)).fused_nodes(op))
+    except IndexError:
+        raise _damaged(path) from None
+
+
+def opset_of(data: bytes, path: Path) -> int:
+    """The version of ONNX's operators that a graph uses.
+
+    Raises:
+        IntegrityError: this is not an ONNX graph, or it is cut off.
+    """
+    try:
+        return _Reader(data, GraphFile(path=path)).opset()
+    except IndexError:
+        raise _damaged(path) from None
+
+
 def _damaged(path: Path) -> IntegrityError:
     return IntegrityError.advised(
         f"{path} is not an ONNX file, or is damaged",
@@ -197,6 +244,32 @@ class _Reader:
         for number, span in self._fields(0, len(self._data)):
             if number == _MODEL_GRAPH:
                 self._read_graph(span)
+
+    def fused_nodes(self, op: str) -> Iterator[FusedNode]:
+        graphs = [span for number, span in self._fields(0, len(self._data)) if number == _MODEL_GRAPH]
+        nodes = [at for graph in graphs for number, at in self._fields(*graph) if number == _GRAPH_NODE]
+        for span in nodes:
+            fields = list(self._fields(*span))
+            texts = {number: self._text(at) for number, at in fields if number in (_NODE_OP, _NODE_DOMAIN)}
+            if texts == {_NODE_OP: op, _NODE_DOMAIN: MICROSOFT}:
+                yield FusedNode(
+                    inputs=tuple(self._text(at) for number, at in fields if number == _NODE_INPUT),
+                    numbers=dict(self._number(at) for number, at in fields if number == _NODE_ATTRIBUTE),
+                    domain=next(at for number, at in fields if number == _NODE_DOMAIN),
+                )
+
+    def _number(self, attribute: Span) -> tuple[str, int]:
+        fields = dict(self._fields(*attribute))
+        name = self._text(fields.get(_ATTRIBUTE_NAME, _NOWHERE))
+        return name, fields.get(_ATTRIBUTE_INT, _NOWHERE)[0]
+
+    def opset(self) -> int:
+        for number, span in self._fields(0, len(self._data)):
+            fields = dict(self._fields(*span)) if number == _MODEL_OPSET else {}
+            # ONNX's own domain has an empty name, which may be left out.
+            if _OPSET_VERSION in fields and not self._text(fields.get(_OPSET_DOMAIN, _NOWHERE)):
+                return fields[_OPSET_VERSION][0]
+        raise IndexError("opset")
 
     def _read_graph(self, graph: Span) -> None:
         for number, span in self._fields(*graph):

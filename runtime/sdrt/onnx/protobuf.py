@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["message_field", "number_field"]
+import struct
 
-_NUMBER, _BYTES = 0, 2
+__all__ = ["float_field", "message_field", "number_field"]
+
+_NUMBER, _BYTES, _FOUR_BYTES = 0, 2, 5
 
 
 def message_field(number: int, content: str | bytes) -> bytes:
@@ -16,6 +18,11 @@ def message_field(number: int, content: str | bytes) -> bytes:
 def number_field(number: int, value: int) -> bytes:
     """A field that holds a number, not negative."""
     return _varint(number << 3 | _NUMBER) + _varint(value)
+
+
+def float_field(number: int, value: float) -> bytes:
+    """A field that holds a float32."""
+    return _varint(number << 3 | _FOUR_BYTES) + struct.pack("<f", value)
 
 
 def _varint(value: int) -> bytes:

@@ -25,6 +25,7 @@ __all__ = [
     "CUDA",
     "OPENVINO",
     "TENSORRT",
+    "WEBGPU",
     "Setting",
     "cuda_options",
     "openvino_options",
@@ -53,8 +54,14 @@ class Setting:
     repeats: bool = False
 
 
-def read_options(provider: str, known: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, str]:
-    """`given` as ONNX Runtime takes it. Raises `RequestError` for an unknown name or a wrong value."""
+def read_options(
+    provider: str, known: Mapping[str, Option] | None, given: Mapping[str, Any]
+) -> dict[str, str]:
+    """`given` as ONNX Runtime takes it. With `known` options, any other raises `RequestError`.
+
+    Raises:
+        RequestError: an option is unknown, or has a wrong value.
+    """
     if not isinstance(given, Mapping):
         raise RequestError(
             f"provider_options is {brief(given)}: expected a mapping of names to values",
@@ -62,6 +69,8 @@ def read_options(provider: str, known: Mapping[str, Option], given: Mapping[str,
             provider=provider,
             fits="names and values",
         )
+    if known is None:
+        return {str(name): _text(value) for name, value in given.items()}
     for name in given:
         if name not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
@@ -75,11 +84,8 @@ def read_options(provider: str, known: Mapping[str, Option], given: Mapping[str,
 
 
 def _read(provider: str, name: str, option: Option, value: object) -> str:
-    if isinstance(value, Mapping):
-        value = json.dumps(value, default=str)
-    text = str(value) if isinstance(value, (str, int, float, Path)) else ""
     try:
-        return option.read(text.strip())
+        return option.read(_text(value))
     except ValueError as error:
         reason = f" ({error})" if str(error) else ""
         raise RequestError(
@@ -88,6 +94,12 @@ def _read(provider: str, name: str, option: Option, value: object) -> str:
             provider=provider,
             fits=option.expected,
         ) from None
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        value = json.dumps(value, default=str)
+    return str(value).strip() if isinstance(value, (str, int, float, Path)) else ""
 
 
 # CUDA and TensorRT.
@@ -211,6 +223,16 @@ def _check_config(config: Any) -> None:
         if properties.get(_PRECISION, "f32") not in _PRECISIONS:
             raise ValueError(f"{device}.{_PRECISION} is not one of {', '.join(_PRECISIONS)}")
 
+
+WEBGPU: Mapping[str, Option] = {
+    "preferredLayout": choice_option("the layout of images inside of the provider", "NHWC", "NCHW"),
+    "powerPreference": choice_option(
+        "which GPU to take, if there are several", "high-performance", "low-power"
+    ),
+    "validationMode": choice_option(
+        "how much each command is checked, which takes time", "disabled", "wgpuOnly", "basic", "full"
+    ),
+}
 
 OPENVINO: Mapping[str, Option] = {
     "device_type": device_option("the device; the default is CPU"),

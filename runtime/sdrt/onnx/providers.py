@@ -16,6 +16,7 @@ from sdrt.onnx.provider_options import (
     CUDA,
     OPENVINO,
     TENSORRT,
+    WEBGPU,
     Setting,
     cuda_options,
     openvino_options,
@@ -48,6 +49,10 @@ class Provider:
         lacks: the targets with operators that neither it nor the CPU supports.
         warms_up: what its first run at a size does in addition to its usual work. Empty for nothing.
         takes_memory: whether it takes graphs in memory. The others compile files, and keep what they compiled.
+        package: the package whose library has it, if ONNX Runtime itself has not.
+        takes_any: whether it takes options that sdrt does not know.
+        host_integers: whether inputs of whole numbers stay in host memory.
+        probed: whether fused operators are tried on a device before graphs with them run there.
     """
 
     ort: str
@@ -64,10 +69,33 @@ class Provider:
     lacks: tuple[str, ...] = ()
     warms_up: str = ""
     takes_memory: bool = False
+    package: str = ""
+    takes_any: bool = False
+    host_integers: bool = False
+    probed: bool = False
+
+
+class _Rows(dict[str, Provider]):
+    """Rows by name. Providers of plug-in libraries that have no row get one when they are asked for."""
+
+    def __missing__(self, name: str) -> Provider:
+        if not name.endswith(_ORT_SUFFIX):
+            raise KeyError(name)
+        return Provider(
+            ort=name,
+            needs="what its library needs",
+            extra="cpu",
+            # Nobody measured its kernels for other operators.
+            lacks=("cpu", "cuda"),
+            takes_any=True,
+        )
+
+
+_ORT_SUFFIX = "ExecutionProvider"
 
 
 # DirectML is missing: it allows one run of a session at a time, and we have no machine to test it on.
-PROVIDERS: Mapping[str, Provider] = {
+_ROWS: Mapping[str, Provider] = {
     "cpu": Provider(
         ort="CPUExecutionProvider",
         needs="nothing more",
@@ -109,8 +137,23 @@ PROVIDERS: Mapping[str, Provider] = {
         whole=True,
         lacks=("cuda",),
     ),
+    "webgpu": Provider(
+        ort="WebGpuExecutionProvider",
+        needs="a GPU, and its driver for Vulkan, Direct3D 12 or Metal",
+        extra="webgpu",
+        device="webgpu",
+        takes=WEBGPU,
+        lacks=("cuda",),
+        warms_up="WebGPU compiles its shaders",
+        takes_memory=True,
+        package="onnxruntime-ep-webgpu",
+        # WebGPU has no int64. Version 0.4.0 reads a buffer of such numbers wrongly.
+        host_integers=True,
+        probed=True,
+    ),
     "coreml": Provider(ort="CoreMLExecutionProvider", needs="macOS", extra="cpu", lacks=("cuda",)),
 }
+PROVIDERS: Mapping[str, Provider] = _Rows(_ROWS)
 
 
 _OWN = frozenset({"enable_cuda_graph"})
@@ -151,6 +194,8 @@ class SessionConfig:
             there. False: not even that.
         profile: a folder for ONNX Runtime's profiles, which make every run slower.
         provider_options: options of the provider, by name.
+        provider_library: the library that has the provider: a file, or an installed package such as
+            "onnxruntime-ep-webgpu". None: the installed ONNX Runtime, or the package that the provider's row names.
 
     Raises:
         ProviderError: the provider is unknown.
@@ -165,6 +210,7 @@ class SessionConfig:
     tune: bool | None = None
     profile: str | None = None
     provider_options: Mapping[str, Any] = field(default_factory=dict)
+    provider_library: str | None = None
 
     def __post_init__(self) -> None:
         known = f"one of {', '.join(provider_names())}"
@@ -176,7 +222,15 @@ class SessionConfig:
         asked = f"provider {brief(self.provider)}"
         facts = {"argument": "provider", "provider": self.provider}
         name, colon, device = self.provider.partition(":")
-        if name not in provider_names():
+        if not (self.provider_library is None or isinstance(self.provider_library, str)):
+            raise wrong_value("provider_library", self.provider_library, "a file, the name of a package, or None")
+        if self.provider_library is not None and name == AUTO:
+            raise ProviderError.advised(
+                f"provider_library is {brief(self.provider_library)}, but provider is {AUTO}",
+                "say which of its providers to use, such as provider='webgpu'",
+                argument="provider",
+            )
+        if name not in provider_names() and not (self.provider_library and name.endswith(_ORT_SUFFIX)):
             if word := find(name, DEVICES):
                 raise ProviderError.advised(f"unknown {asked} ({word.what})", word.ours, **facts)
             raise ProviderError.expected(f"unknown {asked}", known, **facts)
@@ -198,15 +252,19 @@ class SessionConfig:
             raise wrong_value("threads", threads, "1 to 1024, or leave it out to use every core")
         if name != AUTO:
             # "auto" is checked again once it is resolved to a provider.
-            options = read_options(name, known_options(name), self.provider_options)
+            known_keys = None if PROVIDERS[name].takes_any else known_options(name)
+            options = read_options(name, known_keys, self.provider_options)
             object.__setattr__(self, "provider_options", options)
             self.passed(name, Setting())
 
     def passed(self, name: str, setting: Setting) -> dict[str, str]:
         """The options that ONNX Runtime is passed for the row `name`: the provider, a helper or the CPU."""
         row = PROVIDERS[name]
-        own = {key: value for key, value in self.provider_options.items() if key in row.takes}
-        device = {"device_id": str(self.device_id)} if row.device else {}
+        own = {
+            key: value for key, value in self.provider_options.items() if key in row.takes or row.takes_any
+        }
+        # The library of a plug-in gets the device itself.
+        device = {"device_id": str(self.device_id)} if row.device and not row.package else {}
         return {**row.defaults, **row.compose(own, setting), **device}
 
     @cached_property

@@ -228,7 +228,7 @@ class Component:
 
     def device_value(self, dtype: np.dtype[Any], shape: Sequence[int]) -> Any:
         """An `OrtValue` in the provider's memory. None if inputs stay in host memory."""
-        if self._row.device is None:
+        if self._row.device is None or (self._row.host_integers and dtype.kind in "iu"):
             return None
         return ort.OrtValue.ortvalue_from_shape_and_type(
             list(shape), dtype.type, self._row.device, self._device_id
@@ -321,6 +321,7 @@ class Component:
             setting,
             lock=self._device_lock,
             thread=self._thread,
+            notices=self._notices,
             memory=memory,
         )
         if self.provider != "cpu":

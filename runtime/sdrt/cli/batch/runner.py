@@ -32,7 +32,7 @@ __all__ = ["Options", "run"]
 
 _LOADING = (
     *BESIDE,
-    *("provider", "provider_options", "threads", "revision", "allow_fallback"),
+    *("provider", "provider_options", "provider_library", "threads", "revision", "allow_fallback"),
     *("vae_tiling", "low_vram", "tune"),
 )
 _RAY_LOG = "ray.log"

@@ -240,6 +240,7 @@ def _session_settings(asked: Asked, provider: str, threads: int | None) -> dict[
         "vae_tiling": asked.vae_tiling,
         "low_vram": asked.low_vram,
         "provider_options": asked.provider_options,
+        "provider_library": asked.provider_library,
     }
 
 

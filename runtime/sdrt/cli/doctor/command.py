@@ -13,7 +13,12 @@ from sdrt.cli.doctor.check_result import Finding, Status
 from sdrt.cli.echo import echo, echo_json
 from sdrt.cli.group import debug_option
 from sdrt.cli.param_types import Sizes
-from sdrt.cli.provider_options import allow_fallback_option, provider_option, provider_options_option
+from sdrt.cli.provider_options import (
+    allow_fallback_option,
+    provider_library_option,
+    provider_option,
+    provider_options_option,
+)
 from sdrt.cli.settings import CONTEXT
 from sdrt.common.progress import Display
 from sdrt.common.visible import visible
@@ -43,6 +48,7 @@ MARKS = {Status.OK: "ok   ", Status.NOTE: "note ", Status.WARNING: "warn ", Stat
 )
 @provider_option
 @provider_options_option
+@provider_library_option
 @allow_fallback_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @debug_option

@@ -66,6 +66,7 @@ def check_memory(
             steps=1,
             allow_fallback=options.get("allow_fallback", False),
             provider_options=options.get("provider_options") or {},
+            provider_library=options.get("provider_library"),
             low_vram=False,
             max_size=max((side for size in sizes for side in size if side is not None), default=None),
         )

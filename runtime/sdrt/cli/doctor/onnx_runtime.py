@@ -15,6 +15,7 @@ from pathlib import Path
 from sdrt.cli.doctor.check_result import Finding, Status
 from sdrt.common.extras import install_command
 from sdrt.errors import ProviderError, SdrtError
+from sdrt.onnx.providers import PROVIDERS
 from sdrt.onnx.tensorrt import LIBRARIES, load_tensorrt
 
 __all__ = ["check_onnxruntime", "missing_libraries"]
@@ -34,6 +35,7 @@ WHEELS = (
     ),
     *("ort-nightly-gpu", "onnxruntime-cann", "onnxruntime-webgpu"),
 )
+_OURS = {row.ort: name for name, row in PROVIDERS.items()}
 CUDNN_LIBRARY = "libcudnn.so.9"
 DRIVER_LIBRARY = "libcuda.so.1"
 
@@ -59,6 +61,8 @@ def check_onnxruntime() -> Iterator[Finding]:
     yield from check_cuda(providers)
     yield from check_tensorrt(providers)
     yield from check_openvino(providers)
+    yield from check_libraries()
+    yield from check_missing(providers)
 
 
 def installed_wheels() -> dict[str, str]:
@@ -139,6 +143,49 @@ def check_openvino(providers: tuple[str, ...]) -> Iterator[Finding]:
 
     devices = ", ".join(openvino_devices()) or "this onnxruntime does not report them"
     yield Finding(name="OpenVINO", detail=f"devices for device_type: {devices}")
+
+
+def check_libraries() -> Iterator[Finding]:
+    """List the devices that the libraries of installed packages offer."""
+    from sdrt.onnx.plugins import devices_of, installed_libraries
+
+    for library in installed_libraries():
+        names = ", ".join(_OURS.get(name, name) for name in library.providers) or "providers"
+        try:
+            devices = devices_of(library)
+        except ProviderError as error:
+            yield Finding(name=names, detail=str(error), status=Status.WARNING)
+            continue
+        real = [str(one) for one in devices if not one.is_virtual]
+        if real:
+            listed = ", ".join(f"{number}: {name}" for number, name in enumerate(real))
+            yield Finding(name=names, detail=f"{library}; devices {listed}")
+            continue
+        rows = [PROVIDERS[_OURS[name]] for name in library.providers if name in _OURS]
+        yield Finding(
+            name=names,
+            detail=f"{library} finds no device",
+            status=Status.NOTE,
+            remedy="; ".join(f"it needs {row.needs}" for row in rows),
+        )
+
+
+def check_missing(providers: tuple[str, ...]) -> Iterator[Finding]:
+    """Say for each provider that is not installed how to install it, and what it needs."""
+    for name, row in PROVIDERS.items():
+        if name in providers or (row.package and _is_there(row.package)):
+            continue
+        if name == "coreml":
+            remedy = f"it needs {row.needs}"
+        else:
+            # Wheels of ONNX Runtime overwrite one another, but the package of a plug-in stands beside them.
+            first = "" if row.package else "pip uninstall -y onnxruntime && "
+            remedy = f"to use it: {first}{install_command(row.extra)}; it needs {row.needs}"
+        yield Finding(name=name, detail="not installed", status=Status.NOTE, remedy=remedy)
+
+
+def _is_there(package: str) -> bool:
+    return find_spec(package.replace("-", "_")) is not None
 
 
 def _gpu_wheel() -> str:

@@ -72,6 +72,7 @@ class Options:
     no_metadata: bool
     provider: str
     provider_options: Mapping[str, str]
+    provider_library: str | None = None
     allow_fallback: bool
     vae_tiling: bool | None
     low_vram: bool | None

@@ -44,7 +44,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     Group.SAMPLING: ("spacing",),
     Group.TWO_MODELS: ("refiner", "refiner_switch"),
     "Provider, threads and memory": (
-        *("provider", "provider_options", "allow_fallback", "threads"),
+        *("provider", "provider_options", "provider_library", "allow_fallback", "threads"),
         *("vae_tiling", "low_vram", "tune", "revision"),
     ),
     "Checkpoints": tuple(

@@ -108,6 +108,7 @@ def _open(options: Options, terminal: Terminal, *, checks: bool) -> StableDiffus
             config=options.config,
             provider=options.provider,
             provider_options=options.provider_options,
+            provider_library=options.provider_library,
             threads=options.threads,
             revision=options.revision,
             allow_fallback=options.allow_fallback,

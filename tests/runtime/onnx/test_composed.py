@@ -1,0 +1,99 @@
+"""Attention composed of standard operators: the same results, also where later tokens are masked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import helper
+
+from sdrt.errors import IntegrityError, UnsupportedModelError
+from sdrt.onnx.composed import ATTENTION, composed
+from sdrt.onnx.graph_file import MICROSOFT
+
+FILE = Path("unet/model.onnx")
+
+
+def model(*inputs: str, opset: int = 20, dtype: int = onnx.TensorProto.FLOAT, **options: Any) -> bytes:
+    """A graph with one attention of 2 heads."""
+    node = helper.make_node(ATTENTION, list(inputs), ["y"], domain=MICROSOFT, num_heads=2, **options)
+    names = dict.fromkeys(filter(None, inputs))
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info(name, dtype, ["batch", f"length_{name}", 16]) for name in names],
+        [helper.make_tensor_value_info("y", dtype, None)],
+    )
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid(MICROSOFT, 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+
+
+def run(content: bytes, feeds: dict[str, Any]) -> tuple[Any, Counter[str]]:
+    """The output, and the operators that ran."""
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    placed = session.get_provider_graph_assignment_info()
+    return session.run(None, feeds)[0], Counter(node.op_type for one in placed for node in one.get_nodes())
+
+
+@pytest.mark.parametrize("opset", [17, 20, 21])
+@pytest.mark.parametrize("lengths", [(9, 9), (9, 4)], ids=["itself", "context"])
+def test_the_result_is_that_of_the_fused_operator(opset: int, lengths: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    feeds = {
+        name: random.standard_normal((2, length, 16), np.float32)
+        for name, length in zip("qkv", (lengths[0], lengths[1], lengths[1]), strict=True)
+    }
+    content = model(*"qkv", opset=opset, scale=0.3)
+    fused, apart = run(content, feeds), run(composed(content, FILE), feeds)
+    assert fused[1] == {ATTENTION: 1}
+    assert apart[1][ATTENTION] == 0
+    assert apart[1]["Softmax"] == 1
+    np.testing.assert_allclose(apart[0], fused[0], atol=2e-6)
+
+
+def test_later_tokens_stay_hidden() -> None:
+    random = np.random.default_rng(0)
+    feeds = {name: random.standard_normal((1, 7, 16), np.float32) for name in "qkv"}
+    content = model(*"qkv", scale=0.3, unidirectional=1)
+    fused, apart = run(content, feeds), run(composed(content, FILE), feeds)
+    np.testing.assert_allclose(apart[0], fused[0], atol=2e-6)
+    # The first token sees only itself.
+    np.testing.assert_allclose(apart[0][0, 0], feeds["v"][0, 0], atol=2e-6)
+
+
+def test_in_float16_the_scores_are_scaled_before_they_can_overflow() -> None:
+    random = np.random.default_rng(0)
+    feeds = {name: (random.standard_normal((1, 7, 16)) * 150).astype(np.float16) for name in "qkv"}
+    apart, _ = run(composed(model(*"qkv", dtype=onnx.TensorProto.FLOAT16, scale=0.01), FILE), feeds)
+    assert apart.dtype == np.float16
+    assert np.isfinite(apart).all()
+
+
+def test_a_graph_without_attention_stays_as_it_is() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", 1, [1])],
+        [helper.make_tensor_value_info("y", 1, [1])],
+    )
+    content = helper.make_model(graph).SerializeToString()
+    assert composed(content, FILE) == content
+
+
+@pytest.mark.parametrize("inputs", [("qkv",), ("q", "kv"), ("q", "k", "v", "bias"), ("q", "", "v")])
+def test_packed_attention_is_refused(inputs: tuple[str, ...]) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"packed attentions.*--target portable"):
+        composed(model(*inputs), FILE)
+
+
+@pytest.mark.parametrize("cut", [1, 40, 90])
+def test_a_damaged_graph_is_refused(cut: int) -> None:
+    with pytest.raises(IntegrityError, match=r"unet/model\.onnx is not an ONNX file, or is damaged"):
+        composed(model(*"qkv")[:-cut], FILE)
