@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdrt_export.architectures import ARCHITECTURES
+    from sdrt_export.bundle.write import write_bundle
     from sdrt_export.components.listing import list_architectures
     from sdrt_export.controlled_folder import add_controlnets, graph_of_folder
     from sdrt_export.direct import open_direct
@@ -33,6 +34,7 @@ __all__ = [
     "graph_of_folder",
     "list_architectures",
     "open_direct",
+    "write_bundle",
 ]
 
 _ELSEWHERE = {
@@ -48,6 +50,7 @@ _ELSEWHERE = {
     "graph_of_folder": "controlled_folder",
     "list_architectures": "components.listing",
     "open_direct": "direct",
+    "write_bundle": "bundle.write",
 }
 
 

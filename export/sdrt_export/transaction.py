@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,15 +13,21 @@ from filelock import FileLock, Timeout
 
 from sdrt.errors import ExportError, RequestError
 
-__all__ = ["check_space", "replace_folder"]
+__all__ = ["KINDS", "check_space", "replace_folder"]
+
+KINDS: Mapping[str, str] = {"model folder": "model_index.json", "bundle": "step.onnx"}
+"""A file that every folder of a kind has."""
 
 
 @contextmanager
-def replace_folder(destination: Path, force: bool, *, reading: Path | None = None) -> Iterator[Path]:
+def replace_folder(
+    destination: Path, force: bool, *, reading: Path | None = None, kind: str = "model folder"
+) -> Iterator[Path]:
     """Yield a staging folder beside ``destination``, which replaces it when the block ends without an error.
 
     If the block raises, or the process dies, ``destination`` stays as it was. The next run removes what a killed run
-    left. ``reading`` is a folder that the block reads, and that must not be replaced.
+    left. ``reading`` is a folder that the block reads, and that must not be replaced. ``kind`` is what a folder must be
+    to be replaced, a key of ``KINDS``.
 
     Raises:
         RequestError: the destination exists and ``force`` is not set, cannot be written, is being written, or is or
@@ -37,7 +43,7 @@ def replace_folder(destination: Path, force: bool, *, reading: Path | None = Non
         )
     with _only_writer(destination):
         _recover(destination)
-        _check_destination(destination, force)
+        _check_destination(destination, force, kind)
         staging = _make_staging(destination)
         try:
             yield staging
@@ -85,7 +91,7 @@ def _leftovers(destination: Path, kind: str) -> list[Path]:
     return list(destination.parent.glob(f"{glob.escape(_prefix(destination, kind))}*"))
 
 
-def _check_destination(destination: Path, force: bool) -> None:
+def _check_destination(destination: Path, force: bool, kind: str) -> None:
     if destination.is_symlink() or (destination.exists() and not destination.is_dir()):
         raise RequestError.advised(
             f"{destination} exists and is not a folder", "choose another name", path=destination
@@ -98,9 +104,9 @@ def _check_destination(destination: Path, force: bool) -> None:
             "pass --force to replace it, or choose another folder",
             path=destination,
         )
-    if not (destination / "model_index.json").is_file():
+    if not (destination / KINDS[kind]).is_file():
         raise RequestError.advised(
-            f"{destination} is not a model folder, so --force does not replace it",
+            f"{destination} is not a {kind}, so --force does not replace it",
             "choose another folder",
             path=destination,
         )

@@ -42,6 +42,7 @@ def _print_version(context: click.Context, _: click.Parameter, given: bool) -> N
         "serve": ("serve", "Make images for programs and browsers, over HTTP."),
         "plot": ("generate.plot", "Make a sheet of images that compares settings."),
         "export": ("export", "Turn a checkpoint into a model folder of ONNX graphs."),
+        "bundle": ("bundle", "Write what a program in another language needs to make images."),
         "tune": ("tune", "Prepare a model for this machine's CPU, so that it loads at once."),
         "models": ("models.command", "List the models that need no download."),
         "benchmark": ("benchmark.command", "Measure a model on this machine, or compare two measurements."),

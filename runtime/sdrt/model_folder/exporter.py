@@ -105,6 +105,9 @@ class Exporter(Protocol):
     def graph_of_folder(self, model: Any, kind: GraphKind, path: Path) -> MemoryGraph:
         """A graph for image prompts of a model folder's U-Net, with the weights of the graph `path` in the folder."""
 
+    def write_bundle(self, model: str | Path, output: str | Path, **options: Any) -> Path:
+        """Write what a program in another language needs to make images with a model."""
+
     def list_architectures(self) -> Sequence[Mapping[str, Any]]:
         """A row for each architecture: `architecture`, `title`, `parameters`, and `parts` with those of each part."""
 

@@ -1,8 +1,8 @@
 """Composes fused operators of standard ones, for devices that compute them wrongly.
 
 The operators become functions of the model, which ONNX Runtime replaces by what they consist of. A function with the
-name of an operator that ONNX Runtime has itself would never be used, so they get domains of their own. These have as many
-letters as Microsoft's, so the graph stays as it is: the names are overwritten, and the functions are appended.
+name of an operator that ONNX Runtime has itself would never be used, so they get domains of their own. These have as
+many letters as Microsoft's, so the graph stays as it is: the names are overwritten, and the functions are appended.
 """
 
 from __future__ import annotations

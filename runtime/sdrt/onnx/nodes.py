@@ -9,10 +9,11 @@ from sdrt.onnx.protobuf import float_field, message_field, number_field
 
 __all__ = ["FLOAT", "constant", "node", "number", "numbers", "opset", "real", "reference", "tensor"]
 
-FLOAT, _INT64 = 1, 7
+FLOAT = 1
 """ONNX's number of float32."""
-# Fields of onnx.proto3: OperatorSetIdProto.domain and .version; NodeProto.input, .output, .op_type, .attribute and .domain;
-# AttributeProto.name, .f, .i, .t, .ints, .type and .ref_attr_name; TensorProto.dims, .data_type and .raw_data.
+_INT64 = 7
+# Fields of onnx.proto3: OperatorSetIdProto.domain and .version; NodeProto.input, .output, .op_type, .attribute and
+# .domain; AttributeProto.name, .f, .i, .t, .ints, .type and .ref_attr_name; TensorProto.dims, .data_type and .raw_data.
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _INPUT, _OUTPUT, _OP, _ATTRIBUTE, _DOMAIN = 1, 2, 4, 5, 7
 _NAME, _F, _I, _T, _INTS, _TYPE, _REFERENCE = 1, 2, 3, 5, 8, 20, 21

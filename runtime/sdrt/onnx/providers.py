@@ -223,7 +223,9 @@ class SessionConfig:
         facts = {"argument": "provider", "provider": self.provider}
         name, colon, device = self.provider.partition(":")
         if not (self.provider_library is None or isinstance(self.provider_library, str)):
-            raise wrong_value("provider_library", self.provider_library, "a file, the name of a package, or None")
+            raise wrong_value(
+                "provider_library", self.provider_library, "a file, the name of a package, or None"
+            )
         if self.provider_library is not None and name == AUTO:
             raise ProviderError.advised(
                 f"provider_library is {brief(self.provider_library)}, but provider is {AUTO}",

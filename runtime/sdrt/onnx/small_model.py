@@ -15,9 +15,9 @@ __all__ = ["small_model"]
 
 Axes = Sequence[int | str]
 
-# Fields of onnx.proto3: ModelProto.ir_version, .opset_import and .graph; GraphProto.node, .name, .initializer, .input and
-# .output; ValueInfoProto.name and .type; TypeProto.tensor_type; TypeProto.Tensor.elem_type, .shape; TensorShapeProto.dim;
-# Dimension.dim_value and .dim_param; TensorProto.dims, .data_type, .name and .raw_data.
+# Fields of onnx.proto3: ModelProto.ir_version, .opset_import and .graph; GraphProto.node, .name, .initializer, .input
+# and .output; ValueInfoProto.name and .type; TypeProto.tensor_type; TypeProto.Tensor.elem_type, .shape;
+# TensorShapeProto.dim; Dimension.dim_value and .dim_param; TensorProto.dims, .data_type, .name and .raw_data.
 _IR_VERSION, _OPSET, _GRAPH = 1, 8, 7
 _NODE, _NAME, _INITIALIZER, _INPUT, _OUTPUT = 1, 2, 5, 11, 12
 _VALUE_NAME, _VALUE_TYPE, _TENSOR, _ELEMENT, _SHAPE, _DIM, _DIM_VALUE, _DIM_NAME = 1, 2, 1, 1, 2, 1, 1, 2

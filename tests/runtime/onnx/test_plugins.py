@@ -20,7 +20,9 @@ from sdrt.onnx.plugins import find_library, installed_libraries
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 
 PACKAGE = "onnxruntime-ep-webgpu"
-WEBGPU = pytest.mark.skipif(PACKAGE not in [one.name for one in installed_libraries()], reason=f"no {PACKAGE}")
+WEBGPU = pytest.mark.skipif(
+    PACKAGE not in [one.name for one in installed_libraries()], reason=f"no {PACKAGE}"
+)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Bundles: folders from which programs without Python make images, with ONNX Runtime in any language."""

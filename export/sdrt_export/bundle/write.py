@@ -1,0 +1,91 @@
+"""`write_bundle`: a model folder, a plan and a step graph in one folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from sdrt import StableDiffusionPipeline
+from sdrt.common.notices import Notify
+from sdrt.errors import UnsupportedModelError
+from sdrt.model_folder.folder import ModelFolder, expand
+from sdrt.onnx.graph_file import read_graph
+from sdrt.pipeline import SchedulerLike
+from sdrt.request.request import Request
+from sdrt.text.clip_bpe import configured, load_bpe
+from sdrt_export.bundle.plan import plan_of
+from sdrt_export.bundle.step_graph import step_graph
+from sdrt_export.transaction import check_space, replace_folder
+
+__all__ = ["write_bundle"]
+
+_JAVASCRIPT = Path(__file__).parent / "javascript" / "sdrt.mjs"
+
+
+def write_bundle(
+    model: str | Path,
+    output: str | Path,
+    *,
+    force: bool = False,
+    notify: Notify | None = None,
+    scheduler: SchedulerLike | None = None,
+    spacing: str | None = None,
+    **settings: Any,
+) -> Path:
+    """Write the bundle of an exported or embedded model, whole or not at all. Returns the folder.
+
+    Args:
+        model: a model folder, or the name of an embedded model.
+        output: the folder to write.
+        force: replace a folder that exists at ``output``.
+        notify: receives messages for the user.
+        scheduler, spacing: as in a call of the pipeline.
+        settings: those of an image: ``num_inference_steps``, ``guidance_scale``, ``width``, ``height``, ``eta``. The
+            model's own by default.
+
+    Raises:
+        RequestError: a setting is wrong, the scheduler cannot be bundled, or ``output`` exists.
+        UnsupportedModelError: the model is a checkpoint, or has inputs that a bundle does not provide.
+        ExportError: the disk is full.
+    """
+    output = expand(output, "output", "a folder to write")
+    pipeline = StableDiffusionPipeline.from_pretrained(model, provider="cpu", tune=False, notify=notify)
+    if not isinstance(pipeline.model, ModelFolder):
+        raise UnsupportedModelError.advised(
+            f"{pipeline.model.name} is a checkpoint",
+            f"export it first: sdrt export {model} -o model/ --target portable",
+        )
+    folder = pipeline.model
+    request = Request(prompt="", seed=0, **settings)
+    planned = pipeline.plan(request, scheduler=scheduler, spacing=spacing)
+    plan = plan_of(pipeline, planned, folder)
+    names = [plan[part]["graph"] for part in ("text_encoder", "unet", "vae_decoder")]
+    graphs = {name: folder.component(name.partition("/")[0]) for name in names}
+    files = {
+        f"{Path(name).parent}/{file}": path.parent / file
+        for name, path in graphs.items()
+        for file in (path.name, *sorted(read_graph(path).external))
+    }
+    with replace_folder(output, force, reading=folder.path, kind="bundle") as staging:
+        check_space(output, sum(path.stat().st_size for path in files.values()))
+        for name, path in files.items():
+            target = staging / name
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, target)
+        onnx.save(step_graph(guided=plan["guidance_scale"] is not None), staging / "step.onnx")
+        shutil.copyfile(_JAVASCRIPT, staging / _JAVASCRIPT.name)
+        (staging / "tokenizer.json").write_text(_tokenizer(folder), encoding="utf-8")
+        (staging / "plan.json").write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
+    return output
+
+
+def _tokenizer(folder: ModelFolder) -> str:
+    (text,) = folder.family.text_encoders
+    place = folder.tokenizer_folder(text.tokenizer)
+    config, special = configured(place)
+    made: str = load_bpe(place, config, special, prefers_vocabulary=False).to_str()
+    return made

@@ -1,0 +1,50 @@
+"""`sdrt bundle`: writes a model and a plan of its steps, for programs in other languages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sdrt.cli import completers
+from sdrt.cli.empty_names import refuse_empty_names
+from sdrt.cli.generate.terminal import Terminal
+from sdrt.cli.group import debug_option
+from sdrt.cli.models.summary import human_size
+from sdrt.cli.settings import CONTEXT
+
+__all__ = ["bundle"]
+
+
+@click.command(context_settings=CONTEXT)
+@click.argument("model", shell_complete=completers.models)
+@click.option(
+    "-o", "--output", metavar="DIR", required=True, shell_complete=completers.files, help="Folder to write."
+)
+@click.option("--steps", "num_inference_steps", type=int, help="Number of steps.  [default: the model's]")
+@click.option("--scheduler", shell_complete=completers.schedulers, help="Scheduler.  [default: the model's]")
+@click.option("--spacing", help="How the noise levels are spaced.  [default: the scheduler's]")
+@click.option("--guidance-scale", type=float, help="Guidance scale.  [default: the model's]")
+@click.option("--width", type=int, help="Width in pixels.  [default: the model's]")
+@click.option("--height", type=int, help="Height in pixels.  [default: the model's]")
+@click.option("--eta", type=float, default=0.0, show_default=True, help="Share of fresh noise, for DDIM.")
+@click.option("-f", "--force", is_flag=True, help="Replace an existing folder when the new one is complete.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@debug_option
+def bundle(model: str, output: str, quiet: bool, **options: Any) -> None:
+    """Write what a program without Python needs to make images.
+
+    MODEL is a model folder, or an embedded model. The bundle has its graphs, its tokenizer, a plan of the steps as
+    JSON, and a graph that does what a scheduler and guidance do. A program runs it with ONNX Runtime for its language,
+    in a loop of five lines, and gets the same image for the same seed. sdrt.mjs does so in JavaScript. docs/bundle.md
+    describes all files. The path of the folder goes to stdout.
+    """
+    from sdrt.model_folder.exporter import load_exporter
+
+    refuse_empty_names()
+    terminal = Terminal(quiet=quiet)
+    folder = load_exporter("bundles").write_bundle(model, Path(output), notify=terminal.notice, **options)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    terminal.notice(f"bundled {human_size(size)}")
+    terminal.result(folder)

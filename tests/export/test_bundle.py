@@ -1,0 +1,240 @@
+"""Bundles: a program that knows only plan.json makes Python's image; also in JavaScript."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import onnxruntime as ort
+import pytest
+import tokenizers
+from click.testing import CliRunner
+
+from sdrt import StableDiffusionPipeline
+from sdrt.cli import main
+from sdrt.common.rng import Generator
+from sdrt.errors import RequestError, UnsupportedModelError
+from sdrt_export import write_bundle
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = json.loads((ROOT / "docs" / "bundle.schema.json").read_text(encoding="utf-8"))
+PROMPT = "a red circle"
+
+
+def image_of(folder: Path, prompt: str, *, seed: int, negative: str = "", scale: float | None = None) -> Any:
+    """An image [height, width, 3], by the loop of docs/bundle.md."""
+    plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    sessions = {
+        part: ort.InferenceSession(str(folder / plan[part]["graph"]), options(), ["CPUExecutionProvider"])
+        for part in ("text_encoder", "unet", "step", "vae_decoder")
+    }
+    words, unet, vae = plan["tokenizer"], plan["unet"], plan["vae_decoder"]
+    bpe = tokenizers.Tokenizer.from_file(str(folder / words["file"]))
+
+    def encoded(text: str) -> Any:
+        ids = bpe.encode(text, add_special_tokens=False).ids[: words["length"] - 2]
+        ids = [words["start"], *ids, words["end"]]
+        ids += [words["padding"]] * (words["length"] - len(ids))
+        about = plan["text_encoder"]
+        return sessions["text_encoder"].run([about["output"]], {about["input"]: np.array([ids])})[0]
+
+    guided = plan["guidance_scale"] is not None
+    text = np.concatenate([encoded(one) for one in ([negative] if guided else []) + [prompt]])
+    generator = Generator(seed)
+    latents = generator.randn([1, *plan["latents"]]) * np.float32(plan["initial_scale"])
+    sample = np.concatenate([latents * np.float32(plan["first_scale"])] * (2 if guided else 1))
+    history = np.zeros((plan["step"]["history"], *latents.shape), np.float32)
+    more = {"guidance_scale": np.array(scale or plan["guidance_scale"], np.float32)} if guided else {}
+    for step in plan["steps"]:
+        feeds = {
+            unet["sample"]: sample,
+            unet["timestep"]: np.array(step["timestep"], unet["timestep_type"]),
+            unet["text"]: text,
+        }
+        output = sessions["unet"].run([unet["output"]], feeds)[0]
+        noise = generator.randn(latents.shape) if step["draws_noise"] else np.zeros_like(latents)
+        factors = np.array(step["factors"], np.float32)
+        feeds = {"latents": latents, "output": output, "history": history, "noise": noise, "factors": factors}
+        latents, history, sample = sessions["step"].run(None, {**feeds, **more})
+    given = latents * np.float32(plan["final_scale"] * vae["factor"]) + np.float32(vae["shift"])
+    made = sessions["vae_decoder"].run([vae["output"]], {vae["input"]: given})[0][0]
+    return np.rint((made / 2 + 0.5).clip(0, 1) * 255).transpose(1, 2, 0).astype(int)
+
+
+def options() -> Any:
+    made = ort.SessionOptions()
+    made.log_severity_level = 3  # it warns of an input that has a default
+    return made
+
+
+def own_image(model: str | Path, prompt: str, **settings: Any) -> Any:
+    with StableDiffusionPipeline.from_pretrained(model, provider="cpu", notify=lambda _: None) as pipeline:
+        return np.asarray(pipeline(prompt, **settings).images[0]).astype(int)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle("shapes", tmp_path_factory.mktemp("bundle") / "shapes", num_inference_steps=6)
+
+
+@pytest.mark.parametrize("scheduler", ["dpmpp_2m", "euler", "pndm", "euler_a", "lcm", "DPM++ 2M Karras"])
+def test_the_loop_makes_python_s_image(scheduler: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"num_inference_steps": 5, "scheduler": scheduler}
+    folder = write_bundle("shapes", tmp_path / "bundle", **settings)
+    own = own_image("shapes", PROMPT, seed=3, **settings)
+    assert np.abs(image_of(folder, PROMPT, seed=3) - own).max() <= 1
+    jsonschema.validate(json.loads((folder / "plan.json").read_text()), SCHEMA)
+
+
+def test_prompts_seeds_and_the_scale_may_change(shapes: Path) -> None:
+    own = own_image(
+        "shapes",
+        "a blue star",
+        negative_prompt="red",
+        guidance_scale=5,
+        seed=2**40 + 5,
+        num_inference_steps=6,
+    )
+    made = image_of(shapes, "a blue star", negative="red", scale=5, seed=2**40 + 5)
+    assert np.abs(made - own).max() <= 1
+
+
+def test_without_guidance_there_is_one_row(tiny_model: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 1, "width": 64, "height": 32}
+    folder = write_bundle(tiny_model, tmp_path / "bundle", **settings)
+    plan = json.loads((folder / "plan.json").read_text())
+    jsonschema.validate(plan, SCHEMA)
+    assert plan["guidance_scale"] is None
+    assert (plan["width"], plan["height"]) == (64, 32)
+    made = image_of(folder, "a cat", seed=0)
+    assert made.shape == (32, 64, 3)
+    assert np.abs(made - own_image(tiny_model, "a cat", seed=0, **settings)).max() <= 1
+
+
+def test_the_command(tmp_path: Path) -> None:
+    output = tmp_path / "bundle"
+    arguments = ["bundle", "shapes", "-o", str(output), "--steps", "4", "--scheduler", "Euler a"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"{output}\n"
+    plan = json.loads((output / "plan.json").read_text())
+    assert (len(plan["steps"]), plan["scheduler"]) == (4, "Euler a")
+    again = CliRunner().invoke(main, arguments)
+    assert again.exit_code == RequestError.exit_code
+    assert "exists already" in again.output
+    assert CliRunner().invoke(main, [*arguments, "--force", "-q"]).exit_code == 0
+
+
+def test_what_cannot_be_bundled(tmp_path: Path, checkpoint: Any) -> None:
+    output = tmp_path / "bundle"
+    with pytest.raises(RequestError, match="'dpm_adaptive' cannot be written as sums"):
+        write_bundle("shapes", output, scheduler="dpm_adaptive")
+    with pytest.raises(UnsupportedModelError, match=r"is a checkpoint: export it first: sdrt export"):
+        write_bundle(checkpoint("sd1"), output, notify=lambda _: None)
+    assert not list(tmp_path.glob("bundle*"))
+
+
+# --- JavaScript -----------------------------------------------------------------------------------------------
+
+NODE = shutil.which("node")
+WITHOUT_NODE = pytest.mark.skipif(NODE is None, reason="node is not installed")
+SCRIPT = """
+import { readFile } from "node:fs/promises";
+import { Generator, Tokenizer } from "./sdrt.mjs";
+const asked = JSON.parse(await readFile("asked.json", "utf8"));
+const plan = JSON.parse(await readFile("plan.json", "utf8"));
+const tokenizer = new Tokenizer(JSON.parse(await readFile(plan.tokenizer.file, "utf8")), plan.tokenizer);
+const noise = asked.seeds.map(([seed, sizes]) => {
+  const generator = new Generator(BigInt(seed));
+  return sizes.map((size) => [...generator.randn(size)]);
+});
+console.log(JSON.stringify({ ids: asked.texts.map((text) => tokenizer.encode(text)), noise }));
+"""
+TEXTS = [
+    *(
+        "a red circle",
+        "",
+        "A  LARGE\nblue STAR, 3 of them!!",
+        "it's the cat's; don't",
+        "x" * 300,
+        "one " * 100,
+    ),
+    *("naïve café, Straße", "ΣΊΣΥΦΟΣ", "日本語 テスト", "😀 ok", "a-b_c/d\\e", "İstanbul", "e\u0301"),
+]
+SEEDS: list[tuple[str, list[int]]] = [
+    ("0", [16, 1024, 16]),
+    ("-1", [20, 33]),
+    (str(2**63), [640]),
+    ("4294967299", [16]),
+]
+
+
+@WITHOUT_NODE
+def test_javascript_has_the_same_tokens_and_noise(shapes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(shapes, folder)
+    (folder / "asked.json").write_text(json.dumps({"texts": TEXTS, "seeds": SEEDS}), encoding="utf-8")
+    (folder / "asked.mjs").write_text(SCRIPT, encoding="utf-8")
+    command = [str(NODE), "asked.mjs"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    words = json.loads((folder / "plan.json").read_text())["tokenizer"]
+    bpe = tokenizers.Tokenizer.from_file(str(folder / words["file"]))
+    for text, ids in zip(TEXTS, found["ids"], strict=True):
+        own = bpe.encode(text, add_special_tokens=False).ids[: words["length"] - 2]
+        assert ids[: len(own) + 2] == [words["start"], *own, words["end"]], text
+        assert len(ids) == words["length"]
+    for (seed, sizes), made in zip(SEEDS, found["noise"], strict=True):
+        generator = Generator(int(seed))
+        for size, values in zip(sizes, made, strict=True):
+            np.testing.assert_allclose(values, generator.randn([size]), atol=1e-6)
+
+
+GENERATE = """
+import * as ort from "onnxruntime-node";
+import { readFile, writeFile } from "node:fs/promises";
+import { Pipeline } from "./bundle/sdrt.mjs";
+const open = (name) => ort.InferenceSession.create(`bundle/${name}`, { logSeverityLevel: 3 });
+const pipeline = await Pipeline.open(ort, (name) => readFile(`bundle/${name}`, "utf8"), open);
+const told = [];
+const image = await pipeline.generate("a red circle", { seed: 3, onStep: (done, all) => told.push([done, all]) });
+await writeFile("image.bin", image.data);
+const cancel = new AbortController();
+const onStep = () => cancel.abort();
+const stopped = await pipeline.generate("a", { onStep, signal: cancel.signal }).catch((error) => error.name);
+console.log(JSON.stringify({ size: [image.height, image.width], told, stopped }));
+"""
+
+
+@pytest.mark.full
+@WITHOUT_NODE
+def test_node_makes_python_s_image(shapes: Path, tmp_path: Path) -> None:
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    (tmp_path / "package.json").write_text('{"private": true}', encoding="utf-8")
+    install = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "onnxruntime-node@1.30.0"]
+    environment = os.environ | {"HOME": str(tmp_path)} if "npm_config_registry" in os.environ else None
+    done = subprocess.run(
+        install, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    if done.returncode:
+        pytest.skip(f"onnxruntime-node cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
+    shutil.copytree(shapes, tmp_path / "bundle")
+    (tmp_path / "run.mjs").write_text(GENERATE, encoding="utf-8")
+    command = [str(NODE), "run.mjs"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["told"] == [[number, 6] for number in range(1, 7)]
+    assert found["stopped"] == "AbortError"
+    pixels = np.frombuffer((tmp_path / "image.bin").read_bytes(), np.uint8).reshape(*found["size"], 4)
+    assert (pixels[..., 3] == 255).all()
+    own = own_image("shapes", PROMPT, seed=3, num_inference_steps=6)
+    assert np.abs(pixels[..., :3].astype(int) - own).max() <= 2
