@@ -43,7 +43,7 @@ def test_each_component_gives_the_cpu_s_numbers(components: dict[str, Any]) -> N
         assert one["apart"] <= APART * max(1, one["largest"]), (name, one)
 
 
-def test_inputs_stay_on_the_device_but_whole_numbers(components: dict[str, Any]) -> None:
+def test_inputs_stay_on_the_device_but_what_the_cpu_reads(components: dict[str, Any]) -> None:
     for name, one in components["found"].items():
         expected = {
             "unet": ["encoder_hidden_states", "sample", "timestep"],

@@ -83,7 +83,13 @@ def plan_of(pipeline: StableDiffusionPipeline, planned: PlannedRequest, model: M
             "text": denoiser.embeds,
             "output": denoiser.output,
         },
-        "step": {"graph": "step.onnx", "history": HISTORY - 1, "factors": list(FACTORS)},
+        "step": {
+            "graph": "step.onnx",
+            "composed": "step.onnx",
+            "data": [],
+            "history": HISTORY - 1,
+            "factors": list(FACTORS),
+        },
         "vae_decoder": {
             "graph": f"{vae.decoder}/model.onnx",
             "input": vae.latents,

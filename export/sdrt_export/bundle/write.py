@@ -13,23 +13,26 @@ from sdrt import StableDiffusionPipeline
 from sdrt.common.notices import Notify
 from sdrt.errors import UnsupportedModelError
 from sdrt.model_folder.folder import ModelFolder, expand
+from sdrt.onnx.composed import composed
 from sdrt.onnx.graph_file import read_graph
 from sdrt.pipeline import SchedulerLike
 from sdrt.request.request import Request
 from sdrt.text.clip_bpe import configured, load_bpe
 from sdrt_export.bundle.plan import plan_of
 from sdrt_export.bundle.step_graph import step_graph
+from sdrt_export.bundle.web_runtime import FOLDER, add_web_runtime
 from sdrt_export.transaction import check_space, replace_folder
 
 __all__ = ["write_bundle"]
 
-_JAVASCRIPT = Path(__file__).parent / "javascript" / "sdrt.mjs"
+_JAVASCRIPT = Path(__file__).parent / "javascript"
 
 
 def write_bundle(
     model: str | Path,
     output: str | Path,
     *,
+    web: bool = False,
     force: bool = False,
     notify: Notify | None = None,
     scheduler: SchedulerLike | None = None,
@@ -41,6 +44,7 @@ def write_bundle(
     Args:
         model: a model folder, or the name of an embedded model.
         output: the folder to write.
+        web: add a page for browsers, and ONNX Runtime for them, which is downloaded from the npm registry.
         force: replace a folder that exists at ``output``.
         notify: receives messages for the user.
         scheduler, spacing: as in a call of the pipeline.
@@ -50,7 +54,7 @@ def write_bundle(
     Raises:
         RequestError: a setting is wrong, the scheduler cannot be bundled, or ``output`` exists.
         UnsupportedModelError: the model is a checkpoint, or has inputs that a bundle does not provide.
-        ExportError: the disk is full.
+        ExportError: the disk is full, or ONNX Runtime for browsers cannot be downloaded.
     """
     output = expand(output, "output", "a folder to write")
     pipeline = StableDiffusionPipeline.from_pretrained(model, provider="cpu", tune=False, notify=notify)
@@ -63,21 +67,29 @@ def write_bundle(
     request = Request(prompt="", seed=0, **settings)
     planned = pipeline.plan(request, scheduler=scheduler, spacing=spacing)
     plan = plan_of(pipeline, planned, folder)
-    names = [plan[part]["graph"] for part in ("text_encoder", "unet", "vae_decoder")]
-    graphs = {name: folder.component(name.partition("/")[0]) for name in names}
-    files = {
-        f"{Path(name).parent}/{file}": path.parent / file
-        for name, path in graphs.items()
-        for file in (path.name, *sorted(read_graph(path).external))
-    }
+    files: dict[str, Path] = {}
+    made: dict[str, bytes] = {}
+    for part in ("text_encoder", "unet", "vae_decoder"):
+        place, name = plan[part]["graph"].split("/")
+        path = folder.component(place)
+        plan[part]["data"] = sorted(read_graph(path).external)
+        plan[part]["composed"] = f"{place}/composed.onnx"
+        made[plan[part]["composed"]] = composed(path.read_bytes(), path)
+        files[f"{place}/{name}"] = path
+        files |= {f"{place}/{data}": path.parent / data for data in plan[part]["data"]}
     with replace_folder(output, force, reading=folder.path, kind="bundle") as staging:
         check_space(output, sum(path.stat().st_size for path in files.values()))
         for name, path in files.items():
             target = staging / name
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(path, target)
+        for name, content in made.items():
+            (staging / name).write_bytes(content)
         onnx.save(step_graph(guided=plan["guidance_scale"] is not None), staging / "step.onnx")
-        shutil.copyfile(_JAVASCRIPT, staging / _JAVASCRIPT.name)
+        shutil.copyfile(_JAVASCRIPT / "sdrt.mjs", staging / "sdrt.mjs")
+        if web:
+            shutil.copyfile(_JAVASCRIPT / "index.html", staging / "index.html")
+            add_web_runtime(staging / FOLDER)
         (staging / "tokenizer.json").write_text(_tokenizer(folder), encoding="utf-8")
         (staging / "plan.json").write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
     return output

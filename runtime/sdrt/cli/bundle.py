@@ -13,15 +13,14 @@ from sdrt.cli.generate.terminal import Terminal
 from sdrt.cli.group import debug_option
 from sdrt.cli.models.summary import human_size
 from sdrt.cli.settings import CONTEXT
+from sdrt.cli.static_page import show_page
 
 __all__ = ["bundle"]
 
 
 @click.command(context_settings=CONTEXT)
-@click.argument("model", shell_complete=completers.models)
-@click.option(
-    "-o", "--output", metavar="DIR", required=True, shell_complete=completers.files, help="Folder to write."
-)
+@click.argument("model", required=False, shell_complete=completers.models)
+@click.option("-o", "--output", metavar="DIR", shell_complete=completers.files, help="Folder to write.")
 @click.option("--steps", "num_inference_steps", type=int, help="Number of steps.  [default: the model's]")
 @click.option("--scheduler", shell_complete=completers.schedulers, help="Scheduler.  [default: the model's]")
 @click.option("--spacing", help="How the noise levels are spaced.  [default: the scheduler's]")
@@ -29,21 +28,48 @@ __all__ = ["bundle"]
 @click.option("--width", type=int, help="Width in pixels.  [default: the model's]")
 @click.option("--height", type=int, help="Height in pixels.  [default: the model's]")
 @click.option("--eta", type=float, default=0.0, show_default=True, help="Share of fresh noise, for DDIM.")
+@click.option(
+    "--web",
+    is_flag=True,
+    help="Add a page for browsers, with ONNX Runtime for them (41 MB), which comes from the npm registry.",
+)
+@click.option(
+    "--show",
+    metavar="DIR",
+    shell_complete=completers.files,
+    help="Serve the page of a bundle to the browsers of this machine, instead of writing one.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="With --show: the port. 0 for any.  [default: 8000]"
+)
 @click.option("-f", "--force", is_flag=True, help="Replace an existing folder when the new one is complete.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @debug_option
-def bundle(model: str, output: str, quiet: bool, **options: Any) -> None:
+def bundle(
+    model: str | None, output: str | None, show: str | None, port: int | None, quiet: bool, **options: Any
+) -> None:
     """Write what a program without Python needs to make images.
 
     MODEL is a model folder, or an embedded model. The bundle has its graphs, its tokenizer, a plan of the steps as
     JSON, and a graph that does what a scheduler and guidance do. A program runs it with ONNX Runtime for its language,
     in a loop of five lines, and gets the same image for the same seed. sdrt.mjs does so in JavaScript. docs/bundle.md
     describes all files. The path of the folder goes to stdout.
-    """
-    from sdrt.model_folder.exporter import load_exporter
 
+    With --web, the bundle has a page that makes the images in the browser: sdrt bundle --show DIR
+    """
     refuse_empty_names()
     terminal = Terminal(quiet=quiet)
+    if show is not None:
+        if model is not None or output is not None:
+            raise click.UsageError("--show takes no MODEL and no --output: leave them out")
+        show_page(Path(show), 8000 if port is None else port, terminal)
+        return
+    if model is None or output is None:
+        raise click.UsageError("expected MODEL and --output DIR, or --show DIR")
+    if port is not None:
+        raise click.UsageError("--port applies to --show: add --show DIR")
+    from sdrt.model_folder.exporter import load_exporter
+
     folder = load_exporter("bundles").write_bundle(model, Path(output), notify=terminal.notice, **options)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     terminal.notice(f"bundled {human_size(size)}")

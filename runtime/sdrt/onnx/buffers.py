@@ -55,6 +55,8 @@ class _Owner(Protocol):
 
     def device(self) -> AbstractContextManager[None]: ...
 
+    def input_value(self, name: str, shape: Sequence[int]) -> Any: ...
+
     def device_value(self, dtype: np.dtype[Any], shape: Sequence[int]) -> Any: ...
 
     def execute(self, bound: Bound) -> None: ...
@@ -66,8 +68,8 @@ class Bound:
     """Input and output buffers of one component for one set of shapes.
 
     If sdrt can write to the provider's memory, inputs are kept there, so that inputs which do not change (text
-    embeddings) are uploaded once. For other providers an input is bound again whenever it is set: the CPU shares the
-    array, other providers copy it. Outputs are written to host memory. Outputs of recorded runs are written to the
+    embeddings) are uploaded once. Those that operators on the CPU read are not. Other inputs are bound again whenever
+    they are set: the CPU shares the array, other providers copy it. Outputs are written to host memory. Outputs of recorded runs are written to the
     device, then copied to host memory. With `write_to`, an output goes where another component reads it.
     """
 
@@ -218,14 +220,15 @@ class Bound:
         component.check_input(name, dtype, shape)
         self._host[name] = np.zeros(shape, dtype)
         with component.device():
-            if (value := component.device_value(dtype, shape)) is not None:
+            if (value := component.input_value(name, shape)) is not None:
                 self._device[name] = value
-                self.binding.bind_ortvalue_input(name, value)
             self._hand_over(name)
 
     def _hand_over(self, name: str) -> None:
         if name in self._device:
             self._device[name].update_inplace(self._host[name])
+            # Bound again, because versions that do not report where an input is read may have copied it.
+            self.binding.bind_ortvalue_input(name, self._device[name])
         else:
             self.binding.bind_cpu_input(name, self._host[name])
 

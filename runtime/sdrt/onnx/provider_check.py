@@ -11,7 +11,10 @@ from sdrt.onnx.error_messages import Subject
 from sdrt.onnx.placement import listed, refusal, shortfall, strays, unfit
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 
-__all__ = ["require_provider", "told_placement"]
+__all__ = ["read_elsewhere", "require_provider", "told_placement"]
+
+
+_HOST = "Cpu"
 
 
 def require_provider(session: Any, subject: Subject, config: SessionConfig, notices: Notices) -> None:
@@ -33,6 +36,18 @@ def told_placement(session: Any) -> dict[str, dict[str, int]] | None:
         counts = placed.setdefault(graph.ep_name, Counter())
         counts.update(node.op_type for node in graph.get_nodes())
     return {provider: dict(counts.most_common()) for provider, counts in placed.items()}
+
+
+def read_elsewhere(session: Any, device: str | None) -> frozenset[str]:
+    """The inputs that operators on the CPU read, though the provider has memory of its own, that of `device`.
+
+    Empty if ONNX Runtime does not report it, as before version 1.24.
+    """
+    memory_infos = getattr(session, "get_input_memory_infos", None)
+    if memory_infos is None or device in (None, "cpu"):
+        return frozenset()
+    inputs = zip(session.get_inputs(), memory_infos(), strict=True)
+    return frozenset(one.name for one, memory in inputs if memory.name == _HOST)
 
 
 def _problem(session: Any, subject: Subject, config: SessionConfig, notices: Notices) -> tuple[str, str]:

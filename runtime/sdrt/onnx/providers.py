@@ -51,7 +51,6 @@ class Provider:
         takes_memory: whether it takes graphs in memory. The others compile files, and keep what they compiled.
         package: the package whose library has it, if ONNX Runtime itself has not.
         takes_any: whether it takes options that sdrt does not know.
-        host_integers: whether inputs of whole numbers stay in host memory.
         probed: whether fused operators are tried on a device before graphs with them run there.
     """
 
@@ -71,7 +70,6 @@ class Provider:
     takes_memory: bool = False
     package: str = ""
     takes_any: bool = False
-    host_integers: bool = False
     probed: bool = False
 
 
@@ -147,8 +145,6 @@ _ROWS: Mapping[str, Provider] = {
         warms_up="WebGPU compiles its shaders",
         takes_memory=True,
         package="onnxruntime-ep-webgpu",
-        # WebGPU has no int64. Version 0.4.0 reads a buffer of such numbers wrongly.
-        host_integers=True,
         probed=True,
     ),
     "coreml": Provider(ort="CoreMLExecutionProvider", needs="macOS", extra="cpu", lacks=("cuda",)),

@@ -25,7 +25,7 @@ from sdrt.onnx.error_messages import Subject, load_failure, run_failure
 from sdrt.onnx.float32_retry import Float32Retry
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.overflow import overflowed
-from sdrt.onnx.provider_check import require_provider, told_placement
+from sdrt.onnx.provider_check import read_elsewhere, require_provider, told_placement
 from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.onnx.tensor_spec import read_tensor_specs
@@ -105,6 +105,7 @@ class Component:
         self.inputs = read_tensor_specs(self._session.get_inputs(), **facts)
         self.optional = read_tensor_specs(self._session.get_overridable_initializers(), **facts)
         self.outputs = read_tensor_specs(self._session.get_outputs(), **facts)
+        self._read_elsewhere = read_elsewhere(self._session, self._row.device)
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         self.float32_retry: Float32Retry | None = None
         """Repeats runs that overflow float16. None if the model has no float32 graph."""
@@ -226,9 +227,16 @@ class Component:
         """The device that outputs are written to, and its number."""
         return (self._row.device, self._device_id) if self.records and self._row.device else ("cpu", 0)
 
+    def input_value(self, name: str, shape: Sequence[int]) -> Any:
+        """An `OrtValue` in the provider's memory for an input. None if the graph reads the input elsewhere.
+
+        ONNX Runtime copies such an input when it is bound, and would not see what is written to the value later.
+        """
+        return None if name in self._read_elsewhere else self.device_value(self.inputs[name].dtype, shape)
+
     def device_value(self, dtype: np.dtype[Any], shape: Sequence[int]) -> Any:
-        """An `OrtValue` in the provider's memory. None if inputs stay in host memory."""
-        if self._row.device is None or (self._row.host_integers and dtype.kind in "iu"):
+        """An `OrtValue` in the provider's memory. None if it has none of its own."""
+        if self._row.device is None:
             return None
         return ort.OrtValue.ortvalue_from_shape_and_type(
             list(shape), dtype.type, self._row.device, self._device_id

@@ -32,7 +32,7 @@ def test_bad_device_number_and_threads() -> None:
         with pytest.raises(ProviderError, match="expected a device number"):
             SessionConfig(provider=provider)
     for provider in ("cpu:7", "auto:3", "openvino:1", "cpu:"):
-        with pytest.raises(ProviderError, match="takes no device number; only cuda, tensorrt do"):
+        with pytest.raises(ProviderError, match="takes no device number; only cuda, tensorrt, webgpu do"):
             SessionConfig(provider=provider)
     with pytest.raises(RequestError, match="threads is 0"):
         SessionConfig(threads=0)

@@ -109,16 +109,19 @@ export class Pipeline {
    *
    * @param {object} ort the module `onnxruntime-node` or `onnxruntime-web`.
    * @param {(name: string) => Promise<string>} read reads a text file of the bundle.
-   * @param {(name: string) => Promise<object>} session opens a graph of the bundle.
+   * @param {(name: string, data: string[]) => Promise<object>} session opens a graph of the bundle. `data` are the files
+   *   beside it that have weights.
+   * @param {{composed?: boolean}} options with `composed`, graphs whose attention consists of standard operators. Some
+   *   WebGPU devices compute the fused one wrongly.
    */
-  static async open(ort, read, session) {
+  static async open(ort, read, session, { composed = false } = {}) {
     const plan = JSON.parse(await read("plan.json"));
     if (plan.version !== 1) throw new Error(`plan.json has version ${plan.version}: expected 1`);
     const made = new Pipeline();
     const tokenizer = new Tokenizer(JSON.parse(await read(plan.tokenizer.file)), plan.tokenizer);
     Object.assign(made, { ort, plan, tokenizer, sessions: {} });
     for (const part of ["text_encoder", "unet", "step", "vae_decoder"]) {
-      made.sessions[part] = await session(plan[part].graph);
+      made.sessions[part] = await session(composed ? plan[part].composed : plan[part].graph, plan[part].data);
     }
     return made;
   }
