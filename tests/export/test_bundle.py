@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
-import os
 import shutil
+import signal
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +19,14 @@ import onnxruntime as ort
 import pytest
 import tokenizers
 from click.testing import CliRunner
+from PIL import Image
 
 from sdrt import StableDiffusionPipeline
 from sdrt.cli import main
 from sdrt.common.rng import Generator
-from sdrt.errors import RequestError, UnsupportedModelError
+from sdrt.errors import ExportError, RequestError, UnsupportedModelError
 from sdrt_export import write_bundle
+from sdrt_export.bundle.web_runtime import VERSION
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "bundle.schema.json").read_text(encoding="utf-8"))
@@ -220,10 +226,7 @@ def test_node_makes_python_s_image(shapes: Path, tmp_path: Path) -> None:
         pytest.skip("npm is not installed")
     (tmp_path / "package.json").write_text('{"private": true}', encoding="utf-8")
     install = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "onnxruntime-node@1.30.0"]
-    environment = os.environ | {"HOME": str(tmp_path)} if "npm_config_registry" in os.environ else None
-    done = subprocess.run(
-        install, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
+    done = subprocess.run(install, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode:
         pytest.skip(f"onnxruntime-node cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
     shutil.copytree(shapes, tmp_path / "bundle")
@@ -238,3 +241,116 @@ def test_node_makes_python_s_image(shapes: Path, tmp_path: Path) -> None:
     assert (pixels[..., 3] == 255).all()
     own = own_image("shapes", PROMPT, seed=3, num_inference_steps=6)
     assert np.abs(pixels[..., :3].astype(int) - own).max() <= 2
+
+
+# --- browsers -------------------------------------------------------------------------------------------------
+
+CHROMIUM = shutil.which("chromium")
+SOFTWARE = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--use-vulkan=swiftshader")
+
+
+@pytest.fixture(scope="module")
+def page_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with a page. Skips where ONNX Runtime for browsers cannot be downloaded."""
+    output = tmp_path_factory.mktemp("page") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        if npm := shutil.which("npm"):
+            command = [npm, "config", "get", "registry"]
+            found = subprocess.run(command, capture_output=True, text=True, check=False)
+            patch.setenv("NPM_CONFIG_REGISTRY", found.stdout.strip())
+        try:
+            return write_bundle("shapes", output, web=True, num_inference_steps=2)
+        except ExportError as error:
+            pytest.skip(str(error))
+
+
+@pytest.fixture
+def address(page_folder: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "sdrt", "bundle", "--show", str(page_folder), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        yield server.stdout.readline().strip()
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=30) in (0, 130)
+
+
+@pytest.fixture
+def page(address: str) -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *SOFTWARE])
+        made = browser.new_page()
+        made.set_default_timeout(300_000)
+        made.problems = []  # type: ignore[attr-defined]
+        made.on("pageerror", lambda error: made.problems.append(str(error)))  # type: ignore[attr-defined]
+        made.goto(address)
+        yield made
+        browser.close()
+
+
+def made_on(page: Any) -> Any:
+    """The image that the page makes."""
+    page.click("#go")
+    done = "/made in|failed/.test(document.getElementById('said').textContent)"
+    page.wait_for_function(done)
+    assert "made in" in page.text_content("#said")
+    assert page.problems == []
+    data = page.evaluate("document.getElementById('image').toDataURL('image/png')")
+    image = Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2])))
+    return np.asarray(image.convert("RGB")).astype(int)
+
+
+@pytest.mark.full
+def test_the_page_makes_python_s_image_with_threads(page: Any) -> None:
+    assert page.evaluate("crossOriginIsolated")
+    page.fill("#prompt", "a blue star")
+    page.fill("#seed", "7")
+    own = own_image("shapes", "a blue star", seed=7, num_inference_steps=2)
+    assert np.abs(made_on(page) - own).max() <= 2
+
+
+@pytest.mark.full
+def test_the_page_cancels_between_two_steps(page: Any) -> None:
+    page.click("#go")
+    page.wait_for_function("document.getElementById('said').textContent.startsWith('step 1')")
+    page.click("#stop")
+    page.wait_for_function("/cancelled|made in/.test(document.getElementById('said').textContent)")
+    assert page.text_content("#said") == "cancelled"
+
+
+@pytest.mark.full
+def test_webgpu_in_the_browser(page: Any) -> None:
+    """On a GPU in software, which takes a minute or two."""
+    if not page.evaluate("navigator.gpu?.requestAdapter().then((found) => Boolean(found)) ?? false"):
+        pytest.skip("this chromium has no WebGPU")
+    page.select_option("#backend", "webgpu")
+    own = own_image("shapes", PROMPT, seed=0, num_inference_steps=2)
+    assert np.abs(made_on(page) - own).max() <= 2
+
+
+def test_pages_are_told_apart_and_folders_without_one_are_refused(shapes: Path, tmp_path: Path) -> None:
+    def told(*arguments: str) -> str:
+        done = CliRunner().invoke(main, ["bundle", *arguments])
+        assert done.exit_code == RequestError.exit_code
+        return done.output
+
+    assert "has no page: write the bundle with --web" in told("--show", str(shapes))
+    assert "expected MODEL and --output DIR, or --show DIR" in told("shapes")
+    assert "--show takes no MODEL" in told("shapes", "--show", str(shapes))
+    assert "--port applies to --show" in told("shapes", "-o", str(tmp_path / "b"), "--port", "1")
+
+
+def test_another_file_of_the_registry_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = tmp_path / "registry" / "onnxruntime-web" / "-"
+    wrong.mkdir(parents=True)
+    (wrong / f"onnxruntime-web-{VERSION}.tgz").write_bytes(b"another file")
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", (tmp_path / "registry").as_uri())
+    with pytest.raises(ExportError, match=r"is not onnxruntime-web .*: its hash differs"):
+        write_bundle("shapes", tmp_path / "bundle", web=True)
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", "http://127.0.0.1:9")
+    with pytest.raises(ExportError, match="cannot be downloaded"):
+        write_bundle("shapes", tmp_path / "bundle", web=True)
+    assert not (tmp_path / "bundle").exists()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdrt.errors import ProviderError
 from tests.gpu.software_gpu import run, why_not
 from tests.made_once import MadeOnce
 
@@ -93,6 +94,6 @@ def test_doctor_lists_the_device() -> None:
 
 def test_a_device_that_is_not_there(tiny_model: Path) -> None:
     done = run("-m", "sdrt", "generate", "a", "-m", tiny_model, "--provider", "webgpu:7", "-q")
-    assert done.returncode == 3
+    assert done.returncode == ProviderError.exit_code
     (line,) = done.stderr.splitlines()
     assert "there is no webgpu:7: expected webgpu:0 " in line

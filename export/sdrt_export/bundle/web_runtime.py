@@ -36,7 +36,7 @@ def add_web_runtime(folder: Path) -> None:
     Raises:
         ExportError: it cannot be downloaded, or is another file than expected.
     """
-    registry = os.environ.get("NPM_CONFIG_REGISTRY") or os.environ.get("npm_config_registry") or _REGISTRY
+    registry = os.environ.get("NPM_CONFIG_REGISTRY") or _REGISTRY
     address = f"{registry.rstrip('/')}/{FOLDER}/-/{FOLDER}-{VERSION}.tgz"
     try:
         with urlopen(address, timeout=_SECONDS) as answer:

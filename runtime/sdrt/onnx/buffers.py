@@ -69,8 +69,9 @@ class Bound:
 
     If sdrt can write to the provider's memory, inputs are kept there, so that inputs which do not change (text
     embeddings) are uploaded once. Those that operators on the CPU read are not. Other inputs are bound again whenever
-    they are set: the CPU shares the array, other providers copy it. Outputs are written to host memory. Outputs of recorded runs are written to the
-    device, then copied to host memory. With `write_to`, an output goes where another component reads it.
+    they are set: the CPU shares the array, other providers copy it. Outputs are written to host memory. Outputs of
+    recorded runs are written to the device, then copied to host memory. With `write_to`, an output goes where another
+    component reads it.
     """
 
     def __init__(

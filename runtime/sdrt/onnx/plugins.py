@@ -172,9 +172,10 @@ def chosen(config: SessionConfig) -> Device | None:
 def _library_for(row: Provider, config: SessionConfig) -> Library | None:
     if config.provider_library is not None:
         return find_library(config.provider_library)
-    if not row.package or row.ort in ort.get_available_providers():
-        return None
-    return _of_package(row.package)
+    library = _of_package(row.package) if row.package else None
+    # Once a library is loaded, its providers count as available.
+    is_built_in = row.ort in ort.get_available_providers() and (library is None or library.path not in _loaded)
+    return None if is_built_in else library
 
 
 def _of_package(name: str) -> Library | None:
