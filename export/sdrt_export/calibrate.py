@@ -238,8 +238,9 @@ class _Recorder(Component):
     def see(
         self, inputs: dict[str, Array], output: str, found: Mapping[str, Array], probes: list[str]
     ) -> None:
-        """Record one call."""
-        self.calls.append(Call(inputs=inputs, output=output, expected=found[output].copy()))
+        """Record one call, a `Call` for each output that was asked for."""
+        names = [name for name in found if name not in probes]
+        self.calls += [Call(inputs=inputs, output=name, expected=found[name].copy()) for name in names]
 
 
 class _Probe(_Recorder):

@@ -104,12 +104,17 @@ class Conversion:
         done, floats = _rewrite_weights(folder, path) if is_text else _rewrite(folder, path, found)
         (folder / "config.json").rename(path.with_name("config.json"))
         self.report(name, "compare", "")
-        rows = _compare(name, path, found.calls)
+        outputs = dict.fromkeys(call.output for call in found.calls)
+        rows = [
+            row
+            for output in outputs
+            for row in _compare(name, path, [call for call in found.calls if call.output == output])
+        ]
         if path.with_name(STAGES_GRAPH.file).is_file():
             rows += _compare_stages(name, path.with_name(STAGES_GRAPH.file), found.calls[0])
         worst = max(row["relative_error"] for row in rows)
         if self.judged:
-            _judge(name, worst, TEXT_LIMIT if is_text else LIMITS[name])
+            _judge_text(name, worst) if is_text else _judge(name, worst)
         self.report(name, "done", f"relative error {worst:.1e}")
         about = {"parity": rows, "int8": {"layers": len(done), "float": floats}}
         if is_text:
@@ -174,11 +179,21 @@ def _row(calls: list[Call], made: list[Array], what: dict[str, int]) -> Rows:
     return [{"inputs": shapes | what, "output": calls[0].output, "relative_error": float(f"{error:.3g}")}]
 
 
-def _judge(name: str, error: float, limit: float) -> None:
-    if not error <= limit:
+def _judge_text(name: str, error: float) -> None:
+    if not error <= TEXT_LIMIT:
+        raise ExportError.advised(
+            f"{name}: weights in 8 bits change its output by {error:.2g} (relative); the limit is {TEXT_LIMIT:g}, so "
+            "nothing was written",
+            "use --dtype fp32",
+            component=name,
+        )
+
+
+def _judge(name: str, error: float) -> None:
+    if not error <= LIMITS[name]:
         raise ExportError.advised(
             f"{name}: int8 differs from float32 by {error:.2g} (relative, on a prompt not used for "
-            f"calibration); the limit is {limit:g}, so nothing was written",
+            f"calibration); the limit is {LIMITS[name]:g}, so nothing was written",
             "use --dtype fp32, or --calibration-prompts with prompts like those that the model is for",
             component=name,
         )

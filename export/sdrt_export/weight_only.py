@@ -6,7 +6,8 @@ MatMulNBits, whose weights have a scale for each block of inputs. The table of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,9 @@ def quantize_weights(graph: StoredGraph) -> list[str]:
     """
     done: list[str] = []
     nodes: list[NodeProto] = []
+    readers = Counter(name for node in graph.model.graph.node for name in node.input)
     for node in graph.model.graph.node:
-        made, name = _rewritten(graph, node)
+        made, name = _rewritten(graph, node, readers)
         nodes += made
         done += [name] if name else []
     graph.nodes = nodes
@@ -42,11 +44,14 @@ def quantize_weights(graph: StoredGraph) -> list[str]:
     return done
 
 
-def _rewritten(graph: StoredGraph, node: NodeProto) -> tuple[list[NodeProto], str]:
+def _rewritten(
+    graph: StoredGraph, node: NodeProto, readers: Mapping[str, int]
+) -> tuple[list[NodeProto], str]:
     """The nodes in place of `node`, and the name of the weight that they read in 8 bits. The node itself, and ""."""
     for operator, place, rewrite in (("MatMul", 1, _linear), ("Gather", 0, _table)):
         name = node.input[place] if node.op_type == operator else ""
-        if name in graph.initializers and len(graph.shape(name)) == 2:
+        # Another reader would need the weight as it was.
+        if name in graph.initializers and len(graph.shape(name)) == 2 and readers[name] == 1:
             made = list(rewrite(graph, node, name))
             if made:
                 return made, name
@@ -86,7 +91,8 @@ def _linear(graph: StoredGraph, node: NodeProto, name: str) -> Iterator[NodeProt
 def _table(graph: StoredGraph, node: NodeProto, name: str) -> Iterator[NodeProto]:
     """A table [tokens, width], of which rows are gathered."""
     rows = graph.array(name)
-    if len(rows) < _LEAST_ROWS:
+    along = [attribute.i for attribute in node.attribute if attribute.name == "axis"]
+    if len(rows) < _LEAST_ROWS or any(along):
         return
     steps, row = _steps(rows), node.output[0]
     graph.convert(name, np.int8, lambda: np.rint(rows / steps).astype(np.int8))

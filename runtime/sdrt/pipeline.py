@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -246,7 +247,7 @@ class StableDiffusionPipeline(LoraMethods, ImagePromptMethods, DiffusersMethods)
         self,
         provider: str,
         provider_options: Mapping[str, Any] | None = None,
-        provider_library: str | None = None,
+        provider_library: str | os.PathLike[str] | None = None,
     ) -> StableDiffusionPipeline:
         """Use `provider` from the next call on, with these options or its default ones. Returns the pipeline.
 

@@ -82,6 +82,17 @@ def test_rows_of_a_table_have_a_scale_each(tmp_path: Path) -> None:
         np.testing.assert_allclose(row, table[number], atol=np.abs(table[number]).max() / 127 / 2 * 1.001)
 
 
+def test_a_weight_that_two_operators_read_stays(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    weight, x = random.standard_normal((16, 16), np.float32), random.standard_normal((2, 16), np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w.weight"], ["once"]),
+        helper.make_node("MatMul", ["once", "w.weight"], ["y"]),
+    ]
+    path = written(tmp_path, nodes, {"w.weight": weight}, {"x": (TensorProto.FLOAT, ["n", 16])})
+    np.testing.assert_allclose(run(path, {"x": x}), x @ weight @ weight, rtol=1e-4, atol=1e-4)
+
+
 def test_small_tables_and_products_of_two_activations_stay(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Gather", ["p.weight", "ids"], ["rows"], axis=0),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import TensorProto
 
-from sdrt import StableDiffusionPipeline
 from sdrt.errors import UnsupportedModelError
 from sdrt.model_folder.folder import ModelFolder
-from sdrt.onnx.graph_file import read_graph
 from sdrt.run.planned import PlannedRequest
 from sdrt.schedulers.linear_steps import HISTORY, linear_steps
 from sdrt.text.tokenizer import Tokenizer
@@ -20,10 +20,10 @@ from sdrt_export.bundle.step_graph import FACTORS, factors_of
 __all__ = ["VERSION", "plan_of"]
 
 VERSION = 1
-_INT_TYPES = {"tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(float)": "float32"}
+_TYPES = {TensorProto.FLOAT: "float32", TensorProto.INT32: "int32", TensorProto.INT64: "int64"}
 
 
-def plan_of(pipeline: StableDiffusionPipeline, planned: PlannedRequest, model: ModelFolder) -> dict[str, Any]:
+def plan_of(planned: PlannedRequest, model: ModelFolder) -> dict[str, Any]:
     """The plan for text to image with these settings.
 
     Raises:
@@ -53,7 +53,9 @@ def plan_of(pipeline: StableDiffusionPipeline, planned: PlannedRequest, model: M
     frame = tokenizer.framed(())
     scale = LatentScale.of(model.component_config(vae.decoder), vae.decoder, vae, model.capabilities.task)
     width, height = request.size[::-1]
-    timestep = _timestep_type(model, denoiser.component, denoiser.timestep)
+    of_text = _types(model.component(text.component))
+    of_unet = _types(model.component(denoiser.component))
+    timestep = of_unet[denoiser.timestep]
     rounded = (lambda value: float(np.rint(value))) if timestep.startswith("int") else float
     factor = model.capabilities.vae_scale_factor
     following = [*steps[1:], None]
@@ -73,6 +75,7 @@ def plan_of(pipeline: StableDiffusionPipeline, planned: PlannedRequest, model: M
         "text_encoder": {
             "graph": f"{text.component}/model.onnx",
             "input": "input_ids",
+            "input_type": of_text["input_ids"],
             "output": text.embeds,
         },
         "unet": {
@@ -113,14 +116,19 @@ def plan_of(pipeline: StableDiffusionPipeline, planned: PlannedRequest, model: M
     }
 
 
-def _timestep_type(model: ModelFolder, component: str, name: str) -> str:
-    import onnxruntime as ort
+def _types(path: Path) -> dict[str, str]:
+    """The types of a graph's inputs, as NumPy and JavaScript's ONNX Runtime call them.
 
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    path = model.component(component)
-    read_graph(path)
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    kinds: Mapping[str, str] = {one.name: one.type for one in session.get_inputs()}
-    return _INT_TYPES[kinds[name]]
+    Raises:
+        UnsupportedModelError: a program could not make such an input.
+    """
+    graph = onnx.load(str(path), load_external_data=False).graph
+    inputs = {one.name: one.type.tensor_type.elem_type for one in graph.input}
+    odd = [name for name, kind in inputs.items() if kind not in _TYPES]
+    if odd:
+        raise UnsupportedModelError.advised(
+            f"{path} has the input {odd[0]}, which is neither float32 nor a whole number",
+            "export the checkpoint with sdrt export",
+            path=path,
+        )
+    return {name: _TYPES[kind] for name, kind in inputs.items()}

@@ -7,13 +7,13 @@ import hashlib
 import io
 import os
 import tarfile
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 from sdrt.errors import ExportError
 
-__all__ = ["FILES", "FOLDER", "VERSION", "add_web_runtime"]
+__all__ = ["FILES", "FOLDER", "VERSION", "WEB_BYTES", "add_web_runtime"]
 
 VERSION = "1.30.0"
 FOLDER = "onnxruntime-web"
@@ -24,6 +24,11 @@ FILES = (
 """WebAssembly, then WebGPU: a module each, with the code that it loads."""
 _SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 _REGISTRY = "https://registry.npmjs.org"
+WEB_BYTES = 42_000_000
+"""The size of `FILES`."""
+_LICENCE = (
+    "MIT, Copyright (c) Microsoft Corporation: https://github.com/microsoft/onnxruntime/blob/main/LICENSE\n"
+)
 _SECONDS = 60
 _MOST = 1 << 28
 
@@ -41,7 +46,7 @@ def add_web_runtime(folder: Path) -> None:
     try:
         with urlopen(address, timeout=_SECONDS) as answer:
             packed = answer.read(_MOST)
-    except (URLError, OSError, ValueError) as error:
+    except (HTTPException, OSError, ValueError) as error:
         raise ExportError.advised(
             f"{address} cannot be downloaded ({getattr(error, 'reason', error)})",
             "set NPM_CONFIG_REGISTRY to a registry that this machine reaches, or leave out --web",
@@ -56,3 +61,5 @@ def add_web_runtime(folder: Path) -> None:
             found = archive.extractfile(f"package/dist/{name}")
             assert found is not None  # the hash is that of a package with these files
             (folder / name).write_bytes(found.read())
+    # The package itself has no file of it.
+    (folder / "LICENSE").write_text(_LICENCE, encoding="utf-8")

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sdrt.benchmark.configurations import Configuration, Rules
-from sdrt.benchmark.measure import Model, open_pipeline
+from sdrt.benchmark.measure import Model, open_pipeline, session_config
 from sdrt.benchmark.memory import Watch, available_bytes, own_bytes, reserved_bytes
 from sdrt.benchmark.nvidia import free_bytes, library, used_bytes
 from sdrt.common.limits import memory_limit
 from sdrt.common.notices import Notify
 from sdrt.families.capabilities import Capabilities
 from sdrt.model_folder.graph_kind import STAGES_GRAPH
-from sdrt.onnx.providers import PROVIDERS, SessionConfig
+from sdrt.onnx.providers import PROVIDERS
 from sdrt.vae.autoencoder import LARGEST_WHOLE
 
 __all__ = ["Estimate", "estimate", "probe"]
@@ -74,7 +74,7 @@ def probe(model: Model, configuration: Configuration, rules: Rules, tell: Notify
 
     The dict is empty if the system does not report memory. Raises the errors of the pipeline.
     """
-    config, limit = SessionConfig(provider=configuration.provider), None
+    config, limit = session_config(configuration), None
     with library():
         if PROVIDERS[config.name].device == "cuda":
             device = config.device_id

@@ -28,8 +28,8 @@ GRAPHS = Path(__file__).parent / "graphs"
 CHAIN = 8
 """Operators in one graph. Each takes the output of the one before it."""
 _RUNS = 8
-# Sides of the matrices, and elements of tensors that exceed the caches, by the memory of the provider.
-_SIDES, _ELEMENTS = {None: 1024, "cuda": 4096}, {None: 1 << 24, "cuda": 1 << 26}
+# Sides of the matrices, and elements of tensors that exceed the caches.
+_ON_CPU, _ON_DEVICE = (1024, 1 << 24), (4096, 1 << 26)
 
 
 def measure_ceiling(config: SessionConfig, dtype: np.dtype[Any], notices: Notices) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def measure_ceiling(config: SessionConfig, dtype: np.dtype[Any], notices: Notice
     Raises the errors of a session.
     """
     device = PROVIDERS[config.name].device
-    side, elements = _SIDES[device], _ELEMENTS[device]
+    side, elements = _ON_DEVICE if device else _ON_CPU
     random = np.random.default_rng(0)
     # The norm is about 1, so that products of products stay finite.
     matrix = (random.standard_normal((side, side)) / np.sqrt(side)).astype(dtype)

@@ -18,14 +18,14 @@ from typing import Any
 from sdrt import errors
 from sdrt.benchmark.capacity import Estimate, estimate
 from sdrt.benchmark.configurations import PROMPT, Configuration, Rules
-from sdrt.benchmark.measure import Model
+from sdrt.benchmark.measure import Model, session_config
 from sdrt.benchmark.memory import Watch, own_bytes
 from sdrt.benchmark.nvidia import library, used_bytes
 from sdrt.common.extras import install_command
 from sdrt.common.limits import memory_limit
 from sdrt.common.notices import Notify
 from sdrt.errors import OutOfMemoryError, SdrtError
-from sdrt.onnx.providers import PROVIDERS, SessionConfig
+from sdrt.onnx.providers import PROVIDERS
 
 __all__ = ["estimated", "first_pictures", "measured", "profiled"]
 
@@ -213,5 +213,5 @@ def _started(command: list[str], **streams: Any) -> Iterator[subprocess.Popen[st
 
 def _cuda_device(configuration: Configuration) -> int | None:
     """The number of the NVIDIA GPU that a configuration runs on, None if it runs on none."""
-    config = SessionConfig(provider=configuration.provider)
+    config = session_config(configuration)
     return config.device_id if PROVIDERS[config.name].device == "cuda" else None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from sdrt.cli import completers
 from sdrt.cli.empty_names import refuse_empty_names
@@ -60,8 +61,7 @@ def bundle(
     refuse_empty_names()
     terminal = Terminal(quiet=quiet)
     if show is not None:
-        if model is not None or output is not None:
-            raise click.UsageError("--show takes no MODEL and no --output: leave them out")
+        _refuse_others()
         show_page(Path(show), 8000 if port is None else port, terminal)
         return
     if model is None or output is None:
@@ -74,3 +74,13 @@ def bundle(
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     terminal.notice(f"bundled {human_size(size)}")
     terminal.result(folder)
+
+
+def _refuse_others() -> None:
+    """Raise `UsageError` for an argument that has no effect beside --show."""
+    context = click.get_current_context()
+    for one in context.command.params:
+        is_given = context.get_parameter_source(one.name or "") is ParameterSource.COMMANDLINE
+        if is_given and one.name not in ("show", "port", "quiet", "debug"):
+            name = "MODEL" if isinstance(one, click.Argument) else one.opts[-1]
+            raise click.UsageError(f"--show takes no {name}: leave it out")

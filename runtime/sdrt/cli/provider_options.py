@@ -54,7 +54,7 @@ provider_library_option = click.option(
     "--provider-library",
     metavar="FILE|PACKAGE",
     help="A library of execution providers for ONNX Runtime, or an installed package that has one, such as "
-    "onnxruntime-ep-openvino. --provider names the provider, if need be as ONNX Runtime does "
+    "onnxruntime-ep-webgpu. --provider names the provider, if need be as ONNX Runtime does "
     "(MLXExecutionProvider).  [default: the package for the provider, if ONNX Runtime itself does not have it]",
 )
 allow_fallback_option = click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,12 +31,25 @@ class _Handler(SimpleHTTPRequestHandler):
         self.send_header("Cache-Control", "no-cache")
         super().end_headers()
 
+    def translate_path(self, path: str) -> str:
+        """The file of an address. One that does not exist, for what a link has outside of the folder."""
+        found, root = Path(super().translate_path(path)), Path(self.directory).resolve()
+        try:
+            return str(found) if found.resolve().is_relative_to(root) else str(root / "\uffff")
+        except (OSError, ValueError):  # such as a null character
+            return str(root / "\uffff")
+
     def list_directory(self, path: Any) -> None:
         """Nothing: only files are served."""
         self.send_error(404)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
+
+
+class _Server(ThreadingHTTPServer):
+    # On Windows, this would let two programs have one port.
+    allow_reuse_address = os.name != "nt"
 
 
 def show_page(folder: Path, port: int, terminal: Terminal) -> None:
@@ -50,7 +64,7 @@ def show_page(folder: Path, port: int, terminal: Terminal) -> None:
         )
     handler = partial(_Handler, directory=str(folder))
     try:
-        server = ThreadingHTTPServer((_HOST, port), handler)
+        server = _Server((_HOST, port), handler)
     except OSError as error:
         raise RequestError.advised(
             f"port {port} cannot be used ({error.strerror or error})",

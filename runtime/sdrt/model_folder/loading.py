@@ -40,9 +40,9 @@ class Loading:
     provider_options: Mapping[str, Any] | None = argument(
         None, 'Options of that provider, such as {"gpu_mem_limit": "6GB"} or {"precision": "bf16"}.'
     )
-    provider_library: str | None = argument(
+    provider_library: str | os.PathLike[str] | None = argument(
         None,
-        'The library that has the provider: a file, or an installed package such as "onnxruntime-ep-openvino". The '
+        'The library that has the provider: a file, or an installed package such as "onnxruntime-ep-webgpu". The '
         'provider may then be any name of ONNX Runtime\'s, such as "MLXExecutionProvider".',
         usual="the package for the provider, if ONNX Runtime itself does not have it",
     )

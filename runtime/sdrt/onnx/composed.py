@@ -19,6 +19,8 @@ __all__ = ["ATTENTION", "composed"]
 
 ATTENTION = "MultiHeadAttention"
 _PLAIN, _CAUSAL = "sdrt.composed", "sdrt.causally"
+# CastLike is new in it.
+_LEAST_OPSET = 15
 assert len(_PLAIN) == len(_CAUSAL) == len(MICROSOFT)
 
 # Fields of onnx.proto3: ModelProto.opset_import and .functions; FunctionProto.name, .input, .output, .attribute, .node,
@@ -31,25 +33,30 @@ def composed(content: bytes, path: Path) -> bytes:
     """The graph `content` with all its attentions composed. `path` is its file, for messages. The same if it has none.
 
     Raises:
-        UnsupportedModelError: an attention has other inputs than queries, keys and values.
+        UnsupportedModelError: an attention is of another form than those that sdrt exports.
         IntegrityError: this is not an ONNX graph.
     """
-    changed, domains = bytearray(content), set[str]()
+    changed, domains, version = bytearray(content), set[str](), opset_of(content, path)
     for one in fused_nodes(content, path, ATTENTION):
-        if len(one.inputs) != len("qkv") or not all(one.inputs):
+        if not _is_plain(one) or version < _LEAST_OPSET:
             raise UnsupportedModelError.advised(
-                f"{path} has packed attentions, which this device computes wrongly",
+                f"{path} has fused attentions of a form that sdrt cannot compose of standard operators",
                 "export the checkpoint with --target portable",
                 path=path,
             )
         domain = _CAUSAL if _is_causal(one) else _PLAIN
         changed[slice(*one.domain)] = domain.encode()
         domains.add(domain)
-    version = opset_of(content, path)
     for domain in sorted(domains):
         changed += message_field(_OPSET, opset(domain, 1))
         changed += message_field(_FUNCTIONS, _attention(domain, version))
     return bytes(changed)
+
+
+def _is_plain(one: FusedNode) -> bool:
+    """Whether it has queries, keys, values and a scale, and nothing else."""
+    known = one.numbers.keys() <= {"num_heads", "scale", "unidirectional"}
+    return known and bool(one.numbers.get("scale")) and len(one.inputs) == len("qkv") and all(one.inputs)
 
 
 def _is_causal(one: FusedNode) -> bool:

@@ -170,9 +170,9 @@ def _fit(
         UnsupportedModelError: nothing can take the place of such an operator.
     """
     content = subject.path.read_bytes() if memory is None else memory.content
-    fit = composed(content, subject.path)
-    if fit == content or (error := attention_error(device)) <= _ATTENTION_ERROR:
+    if ATTENTION.encode() not in content or (error := attention_error(device)) <= _ATTENTION_ERROR:
         return memory
+    fit = composed(content, subject.path)
     if notices not in _told:
         _told.add(notices)
         notices.inform(

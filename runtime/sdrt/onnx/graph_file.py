@@ -7,6 +7,7 @@ only a few megabytes of memory.
 from __future__ import annotations
 
 import mmap
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL = 1, 2, 
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM = 1, 2, 1, 2, 1
 _DIM_VALUE, _DIM_NAME = 1, 2
-_ATTRIBUTE_NAME, _ATTRIBUTE_INT, _ATTRIBUTE_TENSOR = 1, 3, 5
+_ATTRIBUTE_NAME, _ATTRIBUTE_FLOAT, _ATTRIBUTE_INT, _ATTRIBUTE_TENSOR = 1, 2, 3, 5
 MICROSOFT = "com.microsoft"
 """The domain of the operators that only ONNX Runtime has."""
 FLOAT32 = 1
@@ -75,10 +76,13 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class FusedNode:
-    """An operator of the domain `MICROSOFT`: its inputs, its whole numbers, and where its domain's name is."""
+    """An operator of the domain `MICROSOFT`: its inputs, its numbers by name, and where its domain's name is.
+
+    An attribute that is no number is 0.
+    """
 
     inputs: tuple[str, ...]
-    numbers: Mapping[str, int]
+    numbers: Mapping[str, float]
     domain: Span
 
 
@@ -258,9 +262,12 @@ class _Reader:
                     domain=next(at for number, at in fields if number == _NODE_DOMAIN),
                 )
 
-    def _number(self, attribute: Span) -> tuple[str, int]:
+    def _number(self, attribute: Span) -> tuple[str, float]:
         fields = dict(self._fields(*attribute))
         name = self._text(fields.get(_ATTRIBUTE_NAME, _NOWHERE))
+        if _ATTRIBUTE_FLOAT in fields:
+            (value,) = struct.unpack("<f", self._data[slice(*fields[_ATTRIBUTE_FLOAT])])
+            return name, value
         return name, fields.get(_ATTRIBUTE_INT, _NOWHERE)[0]
 
     def opset(self) -> int:
@@ -404,6 +411,9 @@ def _fields(data: mmap.mmap | bytes, at: int, end: int) -> Iterator[tuple[int, S
             value, at = _varint(data, at)
             yield number, (value, value)
         elif kind in _FIXED:
+            if at + _FIXED[kind] > end:
+                raise IndexError(at)
+            yield number, (at, at + _FIXED[kind])
             at += _FIXED[kind]
         else:
             raise IndexError(kind)

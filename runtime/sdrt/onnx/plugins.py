@@ -7,9 +7,10 @@ devices. It is loaded once for a process, and only if something asks for its pro
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import threading
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -21,7 +22,7 @@ from sdrt.errors import ProviderError
 from sdrt.onnx.engine import FAILURES, ort
 from sdrt.onnx.providers import PROVIDERS, Provider, SessionConfig
 
-__all__ = ["Device", "Library", "chosen", "devices_of", "find_library", "installed_libraries", "load"]
+__all__ = ["Device", "Library", "chosen", "devices_of", "find_library", "installed_packages", "load"]
 
 PREFIX = "onnxruntime-ep-"
 # What packages call their functions. They share no convention.
@@ -82,16 +83,10 @@ class Device:
         return " ".join(filter(None, [self.vendor, self.kind, f"({name})" if name else ""]))
 
 
-def installed_libraries() -> Iterator[Library]:
-    """The libraries of the installed packages `onnxruntime-ep-…`, in the order of their names.
-
-    Raises:
-        ProviderError: a package does not say where its library is.
-    """
+def installed_packages() -> list[str]:
+    """The names of the installed packages `onnxruntime-ep-…`."""
     names = {_normal(one.metadata["Name"] or "") for one in metadata.distributions()}
-    for name in sorted(one for one in names if one.startswith(PREFIX)):
-        if (found := _of_package(name)) is not None:
-            yield found
+    return sorted(one for one in names if one.startswith(PREFIX))
 
 
 def find_library(given: str) -> Library:
@@ -100,8 +95,9 @@ def find_library(given: str) -> Library:
     Raises:
         ProviderError: there is neither, or the package does not say where its library is.
     """
-    if Path(given).is_file():
-        return Library(name=given, path=Path(given).resolve())
+    with suppress(OSError, RuntimeError, ValueError):  # too long a name, no home folder, a null character
+        if (path := Path(given).expanduser()).is_file():
+            return Library(name=given, path=path.resolve())
     if re.fullmatch(r"[A-Za-z0-9._-]+", given) and (found := _of_package(_normal(given))) is not None:
         return found
     raise ProviderError.advised(
@@ -155,8 +151,6 @@ def chosen(config: SessionConfig) -> Device | None:
     if library is None:
         return None
     found = [one for one in devices_of(library) if one.provider == row.ort and not one.is_virtual]
-    if kind := config.provider_options.get("device_type") if not row.device else None:
-        found = [one for one in found if one.kind == kind]
     if not found:
         raise ProviderError.advised(
             f"{library} offers no device for {config.name}",
@@ -171,10 +165,12 @@ def chosen(config: SessionConfig) -> Device | None:
 
 def _library_for(row: Provider, config: SessionConfig) -> Library | None:
     if config.provider_library is not None:
-        return find_library(config.provider_library)
+        return find_library(os.fspath(config.provider_library))
     library = _of_package(row.package) if row.package else None
     # Once a library is loaded, its providers count as available.
-    is_built_in = row.ort in ort.get_available_providers() and (library is None or library.path not in _loaded)
+    is_built_in = row.ort in ort.get_available_providers() and (
+        library is None or library.path not in _loaded
+    )
     return None if is_built_in else library
 
 
@@ -182,27 +178,32 @@ def _of_package(name: str) -> Library | None:
     """The library of an installed package. None if there is no such package."""
     try:
         version = metadata.version(name)
-        module = importlib.import_module(name.replace("-", "_"))
-    except (metadata.PackageNotFoundError, ModuleNotFoundError):
+    except metadata.PackageNotFoundError:
         return None
-    path, names = _call(module, _PATHS), _call(module, _NAMES)
-    if not isinstance(path, str) or not Path(path).is_file():
-        raise ProviderError.advised(
-            f"the package {name} {version} does not say where its library is",
-            "give the file itself with --provider-library, or install the package again",
-            argument="provider_library",
-        )
+    try:
+        module = importlib.import_module(name.replace("-", "_"))
+        path, names = _call(module, _PATHS), _call(module, _NAMES)
+        is_there = Path(path).is_file()
+    except Exception as error:  # whatever the package raises
+        raise _lost(name, version, f" ({type(error).__name__}: {brief(str(error))})") from error
+    if not is_there:
+        raise _lost(name, version, "")
     providers = (names,) if isinstance(names, str) else tuple(names or ())
     return Library(name=name, version=version, path=Path(path).resolve(), providers=providers)
 
 
 def _call(module: Any, names: tuple[str, ...]) -> Any:
-    """What the first of these functions that `module` has returns. None if it has none, or if that fails."""
+    """What the first of these functions that `module` has returns. None if it has none."""
     function = next((getattr(module, name) for name in names if hasattr(module, name)), None)
-    try:
-        return None if function is None else function()
-    except (OSError, RuntimeError):
-        return None
+    return None if function is None else function()
+
+
+def _lost(name: str, version: str, reason: str) -> ProviderError:
+    return ProviderError.advised(
+        f"the package {name} {version} does not say where its library is{reason}",
+        "give the file itself with --provider-library, or install the package again",
+        argument="provider_library",
+    )
 
 
 def _device(found: Any, number: int) -> Device:

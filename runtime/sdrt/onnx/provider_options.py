@@ -70,7 +70,7 @@ def read_options(
             fits="names and values",
         )
     if known is None:
-        return {str(name): _text(value) for name, value in given.items()}
+        return {str(name): _read(provider, str(name), _ANY, value) for name, value in given.items()}
     for name in given:
         if name not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
@@ -81,6 +81,15 @@ def read_options(
                 fits=", ".join(known),
             )
     return {name: _read(provider, name, known[name], given[name]) for name in given}
+
+
+def _given(text: str) -> str:
+    if not text:
+        raise ValueError
+    return text
+
+
+_ANY = Option(about="what the library makes of it", expected="a text or a number", read=_given)
 
 
 def _read(provider: str, name: str, option: Option, value: object) -> str:

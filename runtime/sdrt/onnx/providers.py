@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -77,7 +78,7 @@ class _Rows(dict[str, Provider]):
     """Rows by name. Providers of plug-in libraries that have no row get one when they are asked for."""
 
     def __missing__(self, name: str) -> Provider:
-        if not name.endswith(_ORT_SUFFIX):
+        if not name.endswith(_ORT_SUFFIX) or name == _ORT_SUFFIX:
             raise KeyError(name)
         return Provider(
             ort=name,
@@ -137,7 +138,7 @@ _ROWS: Mapping[str, Provider] = {
     ),
     "webgpu": Provider(
         ort="WebGpuExecutionProvider",
-        needs="a GPU, and its driver for Vulkan, Direct3D 12 or Metal",
+        needs="a GPU, its driver for Vulkan, Direct3D 12 or Metal, and Python 3.11",
         extra="webgpu",
         device="webgpu",
         takes=WEBGPU,
@@ -206,7 +207,7 @@ class SessionConfig:
     tune: bool | None = None
     profile: str | None = None
     provider_options: Mapping[str, Any] = field(default_factory=dict)
-    provider_library: str | None = None
+    provider_library: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         known = f"one of {', '.join(provider_names())}"
@@ -214,17 +215,20 @@ class SessionConfig:
             object.__setattr__(self, "provider", str(self.provider))
         if not isinstance(self.provider, str):
             raise ProviderError.expected(f"provider is {brief(self.provider)}", known, argument="provider")
-        object.__setattr__(self, "provider", _OF_ORT.get(self.provider, self.provider))
+        theirs, colon, device = self.provider.partition(":")
+        object.__setattr__(self, "provider", f"{_OF_ORT.get(theirs, theirs)}{colon}{device}")
         asked = f"provider {brief(self.provider)}"
         facts = {"argument": "provider", "provider": self.provider}
-        name, colon, device = self.provider.partition(":")
+        name = self.provider.partition(":")[0]
+        if isinstance(self.provider_library, os.PathLike):
+            object.__setattr__(self, "provider_library", os.fspath(self.provider_library))
         if not (self.provider_library is None or isinstance(self.provider_library, str)):
             raise wrong_value(
                 "provider_library", self.provider_library, "a file, the name of a package, or None"
             )
-        if self.provider_library is not None and name == AUTO:
+        if self.provider_library is not None and name in (AUTO, "cpu"):
             raise ProviderError.advised(
-                f"provider_library is {brief(self.provider_library)}, but provider is {AUTO}",
+                f"provider_library is {brief(self.provider_library)}, but provider is {name}",
                 "say which of its providers to use, such as provider='webgpu'",
                 argument="provider",
             )
@@ -232,7 +236,7 @@ class SessionConfig:
             if word := find(name, DEVICES):
                 raise ProviderError.advised(f"unknown {asked} ({word.what})", word.ours, **facts)
             raise ProviderError.expected(f"unknown {asked}", known, **facts)
-        if colon and (name == AUTO or not PROVIDERS[name].device):
+        if colon and (name == AUTO or not (PROVIDERS[name].device or self.provider_library)):
             numbered = ", ".join(row for row in PROVIDERS if PROVIDERS[row].device)
             raise ProviderError.advised(
                 f"{asked}: {name} takes no device number", f"only {numbered} do", joint="; ", **facts
@@ -262,6 +266,9 @@ class SessionConfig:
             key: value for key, value in self.provider_options.items() if key in row.takes or row.takes_any
         }
         # The library of a plug-in gets the device itself.
+        if self.provider_library is not None and row.ort == PROVIDERS[self.name].ort:
+            # Its options may have other names than those of the provider inside of ONNX Runtime.
+            return own
         device = {"device_id": str(self.device_id)} if row.device and not row.package else {}
         return {**row.defaults, **row.compose(own, setting), **device}
 

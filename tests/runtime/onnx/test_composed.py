@@ -88,9 +88,17 @@ def test_a_graph_without_attention_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("inputs", [("qkv",), ("q", "kv"), ("q", "k", "v", "bias"), ("q", "", "v")])
-def test_packed_attention_is_refused(inputs: tuple[str, ...]) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"packed attentions.*--target portable"):
-        composed(model(*inputs), FILE)
+def test_other_inputs_are_refused(inputs: tuple[str, ...]) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"cannot compose.*--target portable"):
+        composed(model(*inputs, scale=0.3), FILE)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"scale": 0.0}, {"scale": 0.3, "mask_filter_value": -1e4}, {"opset": 14}]
+)
+def test_other_forms_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"cannot compose.*--target portable"):
+        composed(model(*"qkv", **({"scale": 0.3} if "opset" in options else {}), **options), FILE)
 
 
 @pytest.mark.parametrize("cut", [1, 40, 90])

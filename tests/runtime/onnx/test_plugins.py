@@ -16,13 +16,11 @@ from sdrt import StableDiffusionPipeline
 from sdrt.cli import main
 from sdrt.errors import ProviderError, RequestError
 from sdrt.onnx import plugins
-from sdrt.onnx.plugins import find_library, installed_libraries
+from sdrt.onnx.plugins import find_library, installed_packages
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 
 PACKAGE = "onnxruntime-ep-webgpu"
-WEBGPU = pytest.mark.skipif(
-    PACKAGE not in [one.name for one in installed_libraries()], reason=f"no {PACKAGE}"
-)
+WEBGPU = pytest.mark.skipif(PACKAGE not in installed_packages(), reason=f"no {PACKAGE}")
 
 
 @pytest.fixture
@@ -46,7 +44,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @WEBGPU
 def test_a_library_is_found_by_its_package_its_module_and_its_file() -> None:
     found = find_library(PACKAGE)
-    assert found in list(installed_libraries())
+    assert PACKAGE in installed_packages()
     assert found.providers == ("WebGpuExecutionProvider",)
     assert found.path.is_file()
     assert find_library("onnxruntime_ep_webgpu") == found
@@ -64,7 +62,7 @@ def test_a_library_is_found_by_its_package_its_module_and_its_file() -> None:
 def test_packages_name_their_functions_in_several_ways(package: Any, code: str) -> None:
     found = find_library(package(code))
     assert (str(found), found.providers) == ("onnxruntime-ep-odd 7.5", ("OddExecutionProvider",))
-    assert found in list(installed_libraries())
+    assert found.name in installed_packages()
 
 
 @pytest.mark.parametrize(
@@ -73,15 +71,23 @@ def test_packages_name_their_functions_in_several_ways(package: Any, code: str) 
         "",
         "def get_library_path(): raise FileNotFoundError('gone')\n",
         "def get_library_path(): return '/no/such/library.so'\n",
+        "def get_library_path(folder): return folder\n",
+        "raise ImportError('DLL load failed')\n",
+        "import a_module_that_nobody_has\n",
     ],
 )
 def test_a_package_without_its_library_is_told(package: Any, code: str) -> None:
     name = package(code)
     with pytest.raises(ProviderError, match=r"onnxruntime-ep-odd 7\.5 does not say where its library is"):
         find_library(name)
+    told = CliRunner().invoke(main, ["doctor"]).output
+    assert "onnxruntime-ep-odd: the package onnxruntime-ep-odd 7.5 does not say" in told
+    assert "generation" in told
 
 
-@pytest.mark.parametrize("given", ["onnxruntime-ep-none", "/no/such/file.so", "a b", "", "../x"])
+@pytest.mark.parametrize(
+    "given", ["onnxruntime-ep-none", "/no/such/file.so", "a b", "", "../x", "x" * 5000, "\0"]
+)
 def test_what_is_neither_a_file_nor_a_package(given: str) -> None:
     with pytest.raises(ProviderError, match="neither a file nor an installed package with a library"):
         find_library(given)
@@ -120,12 +126,14 @@ def test_a_machine_without_a_device() -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == ProviderError.exit_code
     (line,) = done.stderr.splitlines()
-    assert "offers no device for webgpu: it needs a GPU, and its driver" in line
+    assert "offers no device for webgpu: it needs a GPU, its driver" in line
 
 
 def test_the_library_needs_a_provider() -> None:
     with pytest.raises(ProviderError, match="but provider is auto: say which of its providers to use"):
         SessionConfig(provider_library=PACKAGE)
+    with pytest.raises(ProviderError, match="but provider is cpu"):
+        SessionConfig(provider="cpu", provider_library=PACKAGE)
     with pytest.raises(RequestError, match="provider_library is 7: expected a file, the name of a package"):
         SessionConfig(provider="webgpu", provider_library=7)  # type: ignore[arg-type]
 
@@ -141,11 +149,19 @@ def test_names_of_onnx_runtime_s_are_for_libraries() -> None:
     assert "OddExecutionProvider" not in PROVIDERS
     # What ONNX Runtime calls one that has a row is that row.
     assert SessionConfig(provider="WebGpuExecutionProvider").name == "webgpu"
+    assert SessionConfig(provider="WebGpuExecutionProvider:1").provider == "webgpu:1"
+    second = SessionConfig(provider="OddExecutionProvider:1", provider_library=Path("odd.so"))
+    assert (second.name, second.device_id, second.provider_library) == ("OddExecutionProvider", 1, "odd.so")
+    for wrong in (None, [1], ""):
+        with pytest.raises(RequestError, match="expected a text or a number"):
+            SessionConfig(
+                provider="OddExecutionProvider", provider_library="odd.so", provider_options={"a": wrong}
+            )
 
 
 def test_doctor_says_for_each_missing_provider_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdrt.cli.doctor.onnx_runtime.find_spec", lambda name: None)
-    monkeypatch.setattr(plugins, "installed_libraries", lambda: iter(()))
+    monkeypatch.setattr(plugins, "installed_packages", list)
     told = CliRunner().invoke(main, ["doctor"]).output
     for name, row in PROVIDERS.items():
         if name == "cpu" or f"providers cpu, {name}" in told:

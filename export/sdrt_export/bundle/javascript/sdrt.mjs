@@ -58,7 +58,7 @@ function block(uniforms, into) {
   }
 }
 
-const WORDS = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu;
+const WORDS = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}]+/gu;
 
 /** CLIP's byte-level BPE, from the bundle's tokenizer.json. */
 export class Tokenizer {
@@ -68,13 +68,21 @@ export class Tokenizer {
     const pairs = merges.map((pair) => (Array.isArray(pair) ? pair.join(" ") : pair));
     this.ranks = new Map(pairs.map((pair, rank) => [pair, rank]));
     this.unknown = vocab[json.model.unk_token];
+    // Words with ids of their own, such as <|endoftext|>, are not split.
+    this.added = new Map(json.added_tokens.map(({ content, id }) => [content, id]));
+    const escaped = [...this.added.keys()].map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+    this.special = new RegExp(`(${escaped.join("|")})`, "u");
   }
 
   /** The ids of a text, of the plan's length: those that do not fit are left out. */
   encode(text) {
     // Letter by letter: JavaScript's toLowerCase knows rules for whole words, which CLIP's tokenizer does not.
-    const lower = [...text.normalize("NFC").replace(/\s+/g, " ")].map((letter) => letter.toLowerCase()).join("");
-    const ids = (lower.match(WORDS) ?? []).flatMap((word) => this.#pieces(word));
+    const plain = text.normalize("NFC").replace(/\p{White_Space}+/gu, " ");
+    const lower = [...plain].map((letter) => letter.toLowerCase()).join("");
+    const parts = this.added.size ? lower.split(this.special) : [lower];
+    const ids = parts.flatMap((part) =>
+      this.added.has(part) ? [this.added.get(part)] : (part.match(WORDS) ?? []).flatMap((word) => this.#pieces(word)),
+    );
     const made = [this.start, ...ids.slice(0, this.length - 2), this.end];
     return [...made, ...Array(this.length - made.length).fill(this.padding)];
   }
@@ -121,7 +129,7 @@ export class Pipeline {
     const tokenizer = new Tokenizer(JSON.parse(await read(plan.tokenizer.file)), plan.tokenizer);
     Object.assign(made, { ort, plan, tokenizer, sessions: {} });
     for (const part of ["text_encoder", "unet", "step", "vae_decoder"]) {
-      made.sessions[part] = await session(composed ? plan[part].composed : plan[part].graph, plan[part].data);
+      made.sessions[part] = await session((composed && plan[part].composed) || plan[part].graph, plan[part].data);
     }
     return made;
   }
@@ -150,7 +158,7 @@ export class Pipeline {
       signal?.throwIfAborted();
       const output = await run(sessions.unet, plan.unet.output, {
         [plan.unet.sample]: sample,
-        [plan.unet.timestep]: this.#timestep(step.timestep),
+        [plan.unet.timestep]: this.#tensor(plan.unet.timestep_type, [step.timestep], []),
         [plan.unet.text]: text,
       });
       const noise = step.draws_noise ? generator.randn(size) : new Float32Array(size);
@@ -170,9 +178,14 @@ export class Pipeline {
   }
 
   async #encode(text) {
-    const { input, output } = this.plan.text_encoder;
-    const ids = BigInt64Array.from(this.tokenizer.encode(text), BigInt);
-    return run(this.sessions.text_encoder, output, { [input]: new this.ort.Tensor("int64", ids, [1, ids.length]) });
+    const { input, input_type: kind, output } = this.plan.text_encoder;
+    const ids = this.tokenizer.encode(text);
+    return run(this.sessions.text_encoder, output, { [input]: this.#tensor(kind, ids, [1, ids.length]) });
+  }
+
+  /** Free the memory of all graphs. The pipeline cannot be used then. */
+  async release() {
+    for (const session of Object.values(this.sessions)) await session.release();
   }
 
   async #decode(latents) {
@@ -197,10 +210,9 @@ export class Pipeline {
     return new this.ort.Tensor("float32", values, dims);
   }
 
-  #timestep(value) {
-    const kind = this.plan.unet.timestep_type;
-    const data = kind === "int64" ? BigInt64Array.of(BigInt(value)) : kind === "int32" ? Int32Array.of(value) : Float32Array.of(value);
-    return new this.ort.Tensor(kind, data, []);
+  #tensor(kind, values, dims) {
+    const data = { int64: () => BigInt64Array.from(values, BigInt), int32: () => Int32Array.from(values), float32: () => Float32Array.from(values) };
+    return new this.ort.Tensor(kind, data[kind](), dims);
   }
 
   /** Tensors of the same shape after one another, along their first axis. */

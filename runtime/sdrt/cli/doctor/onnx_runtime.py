@@ -147,15 +147,16 @@ def check_openvino(providers: tuple[str, ...]) -> Iterator[Finding]:
 
 def check_libraries() -> Iterator[Finding]:
     """List the devices that the libraries of installed packages offer."""
-    from sdrt.onnx.plugins import devices_of, installed_libraries
+    from sdrt.onnx.plugins import devices_of, find_library, installed_packages
 
-    for library in installed_libraries():
-        names = ", ".join(_OURS.get(name, name) for name in library.providers) or "providers"
+    for package in installed_packages():
         try:
+            library = find_library(package)
             devices = devices_of(library)
         except ProviderError as error:
-            yield Finding(name=names, detail=str(error), status=Status.WARNING)
+            yield Finding(name=package, detail=str(error), status=Status.WARNING)
             continue
+        names = ", ".join(_OURS.get(name, name) for name in library.providers) or "providers"
         real = [str(one) for one in devices if not one.is_virtual]
         if real:
             listed = ", ".join(f"{number}: {name}" for number, name in enumerate(real))
