@@ -6,7 +6,8 @@
 # `value.update_inplace(...)` has written since. That is how inputs are kept on a device, and how CUDA graphs are fed.
 # What happens: if the operators that read the input run on the CPU, binding copies the value to the CPU at once. All later
 # runs read that copy, without an error. Which operators run on the CPU is the provider's choice, and changes with its
-# version: here int64 sums, of which WebGPU has none. `get_input_memory_infos()` tells it: "Cpu" for such an input.
+# version: here int64 additions, which WebGPU cannot run. `get_input_memory_infos()` shows where an input is read:
+# "Cpu" for such an input.
 # Seen with onnxruntime 1.32.0 and onnxruntime-ep-webgpu 0.4.0 on SwiftShader:
 #   x float32, read by WebGPU: updated after binding -> fresh
 #   i int64, read by the CPU: updated after binding -> stale (the zeros that were there when it was bound)

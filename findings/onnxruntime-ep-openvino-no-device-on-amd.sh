@@ -8,7 +8,7 @@
 # device. A program that looks for the provider finds nothing to choose.
 # Seen with onnxruntime 1.32.0 and onnxruntime-ep-openvino 1.8.1 on an AMD EPYC.
 #
-# Exits with 1 when the behaviour changes. Needs a CPU of AMD; says so and ends on others.
+# Exits with 1 when the behaviour changes. Needs an AMD CPU. On others, it says so and exits with 0.
 set -euo pipefail
 if ! grep -q AuthenticAMD /proc/cpuinfo; then
   echo "this machine has no CPU of AMD"

@@ -135,8 +135,8 @@ def calibrate(
 ) -> Iterator[Found | str]:
     """Make images with the float32 model in ``folder``. Yield progress as texts, then `Found` for each component.
 
-    These are ``names``, then ``text_encoders``, of which only calls are recorded, with every prompt. Writes graphs with
-    more outputs beside those in ``folder``, whose weights they share.
+    ``names`` come first, then ``text_encoders``. For text encoders it records only the calls, for every prompt. It
+    writes graphs with more outputs beside those in ``folder``, whose weights they share.
     """
     probed = {name: _write(folder / name / "model.onnx") for name in names}
     recorded = {name: folder / name / "model.onnx" for name in text_encoders}

@@ -37,7 +37,7 @@ def replace_folder(
     destination = _unique(destination)
     if reading is not None and reading.resolve().is_relative_to(destination):
         raise RequestError.advised(
-            f"{destination} contains {reading}, which is the checkpoint",
+            f"{destination} contains {reading}, which is read",
             "choose another folder for the output",
             path=destination,
         )

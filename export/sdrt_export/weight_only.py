@@ -47,7 +47,10 @@ def quantize_weights(graph: StoredGraph) -> list[str]:
 def _rewritten(
     graph: StoredGraph, node: NodeProto, readers: Mapping[str, int]
 ) -> tuple[list[NodeProto], str]:
-    """The nodes in place of `node`, and the name of the weight that they read in 8 bits. The node itself, and ""."""
+    """The nodes in place of `node`, and the name of the weight that they read in 8 bits.
+
+    If nothing changes, the node itself and "".
+    """
     for operator, place, rewrite in (("MatMul", 1, _linear), ("Gather", 0, _table)):
         name = node.input[place] if node.op_type == operator else ""
         # Another reader would need the weight as it was.

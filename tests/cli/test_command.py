@@ -80,8 +80,8 @@ def test_every_option_is_also_spelt_with_underscores(command: str, option: str) 
     [
         (
             ["paint"],
-            "unknown command 'paint'; the commands are generate, batch, serve, plot, export, tune, models, benchmark, "
-            "schedulers, info, doctor, completion, help",
+            "unknown command 'paint'; the commands are generate, batch, serve, plot, export, bundle, tune, models, "
+            "benchmark, schedulers, info, doctor, completion, help",
         ),
         (["generate"], "Missing argument 'PROMPT...'; see `sdrt generate --help`"),
         (["generate", "p", "--stps", "3"], "--steps"),

@@ -33,7 +33,18 @@ def completed(*words: str) -> list[str]:
 
 def test_commands_and_options() -> None:
     assert completed("") == [
-        *("generate", "batch", "serve", "plot", "export", "tune", "models", "benchmark", "schedulers"),
+        *(
+            "generate",
+            "batch",
+            "serve",
+            "plot",
+            "export",
+            "bundle",
+            "tune",
+            "models",
+            "benchmark",
+            "schedulers",
+        ),
         *("info", "doctor", "completion", "help"),
     ]
     assert completed("ge") == ["generate"]

@@ -142,12 +142,18 @@ def test_the_command(tmp_path: Path) -> None:
     assert CliRunner().invoke(main, [*arguments, "--force", "-q"]).exit_code == 0
 
 
-def test_what_cannot_be_bundled(tmp_path: Path, checkpoint: Any) -> None:
+def test_what_cannot_be_bundled(tmp_path: Path, tiny_model: Path, checkpoint: Any) -> None:
     output = tmp_path / "bundle"
     with pytest.raises(RequestError, match="'dpm_adaptive' cannot be written as sums"):
         write_bundle("shapes", output, scheduler="dpm_adaptive")
     with pytest.raises(UnsupportedModelError, match=r"is a checkpoint: export it first: sdrt export"):
         write_bundle(checkpoint("sd1"), output, notify=lambda _: None)
+    with pytest.raises(RequestError, match="8x8 has only 4 latent values: choose a larger one"):
+        write_bundle("shapes", output, width=8, height=8)
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    with pytest.raises(RequestError, match="is inside of the model"):
+        write_bundle(model, model / "bundle", notify=lambda _: None)
+    assert not (model / "bundle").exists()
     with pytest.raises(TypeError, match="clip_skip"):
         write_bundle("shapes", output, clip_skip=1)  # type: ignore[call-arg]
     assert not list(tmp_path.glob("bundle*"))
@@ -193,6 +199,7 @@ def test_only_files_of_the_folder_are_served(shapes: Path, tmp_path: Path) -> No
             assert answer.headers["content-type"].startswith("text/javascript")
             assert answer.headers["cross-origin-embedder-policy"] == "require-corp"
             assert httpx.get(root).text == "page"
+            assert httpx.get(root, headers={"Host": "evil.example:80"}).status_code == 421
             for path in (
                 "link.txt",
                 "../secret.txt",
@@ -283,7 +290,14 @@ await writeFile("image.bin", image.data);
 const cancel = new AbortController();
 const onStep = () => cancel.abort();
 const stopped = await pipeline.generate("a", { onStep, signal: cancel.signal }).catch((error) => error.name);
-console.log(JSON.stringify({ size: [image.height, image.width], told, stopped }));
+const wrong = [];
+const calls = [[5, {}], ["a", { seed: 1.5 }], ["a", { guidanceScale: NaN }], ["a", { negativePrompt: null }]];
+for (const [prompt, options] of calls) {
+  wrong.push(await pipeline.generate(prompt, options).catch((error) => error.message));
+}
+const long = pipeline.fits("one ".repeat(100));
+console.log(JSON.stringify({ size: [image.height, image.width], told, stopped, wrong, long }));
+await pipeline.release();
 """
 
 
@@ -305,6 +319,13 @@ def test_node_makes_python_s_image(shapes: Path, tmp_path: Path) -> None:
     found = json.loads(done.stdout)
     assert found["told"] == [[number, 6] for number in range(1, 7)]
     assert found["stopped"] == "AbortError"
+    assert found["wrong"] == [
+        "prompt is 5: expected a string",
+        "seed is 1.5: expected a whole number, or a BigInt",
+        "guidanceScale is NaN: expected a number from -10000 to 10000",
+        "negativePrompt is null: expected a string",
+    ]
+    assert found["long"] is False
     pixels = np.frombuffer((tmp_path / "image.bin").read_bytes(), np.uint8).reshape(*found["size"], 4)
     assert (pixels[..., 3] == 255).all()
     own = own_image("shapes", PROMPT, seed=3, num_inference_steps=6)
@@ -407,7 +428,9 @@ def test_pages_are_told_apart_and_folders_without_one_are_refused(shapes: Path, 
         assert done.exit_code == RequestError.exit_code
         return done.output
 
-    assert "has no page: write the bundle with --web" in told("--show", str(shapes))
+    assert "is not a bundle with a page: write it with --web" in told("--show", str(shapes))
+    assert "does not exist: name a bundle" in told("--show", str(tmp_path / "none"))
+    assert "is not a folder: name a bundle" in told("--show", str(shapes / "plan.json"))
     assert "expected MODEL and --output DIR, or --show DIR" in told("shapes")
     assert "--show takes no MODEL" in told("shapes", "--show", str(shapes))
     assert "--show takes no --steps" in told("--show", str(shapes), "--steps", "3")

@@ -1,4 +1,4 @@
-"""WebGPU for real, on a GPU in software: the same numbers as the CPU's, in buffers of the device."""
+"""WebGPU on a software driver: the same numbers as the CPU's, in buffers of the device."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_attention_that_the_device_computes_wrongly_is_told_and_composed(compone
     told = [line for line in components["told"] if "MultiHeadAttention wrongly" in line]
     if told:
         # Once for each component here, because each has notices of its own; a pipeline says it once.
-        assert all("runs as products and a softmax" in line for line in told)
+        assert all("runs as matrix products and a softmax" in line for line in told)
         assert not any("MultiHeadAttention" in one for one in placed)
     else:
         assert any("MultiHeadAttention" in one for one in placed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from sdrt.errors import UnsupportedModelError
+from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt.model_folder.folder import ModelFolder
 from sdrt.run.planned import PlannedRequest
 from sdrt.schedulers.linear_steps import HISTORY, linear_steps
@@ -20,6 +21,8 @@ from sdrt_export.bundle.step_graph import FACTORS, factors_of
 __all__ = ["VERSION", "plan_of"]
 
 VERSION = 1
+# torch draws fewer values in another way, which programs need not know.
+_LEAST_NOISE = 16
 _TYPES = {TensorProto.FLOAT: "float32", TensorProto.INT32: "int32", TensorProto.INT64: "int64"}
 
 
@@ -53,11 +56,18 @@ def plan_of(planned: PlannedRequest, model: ModelFolder) -> dict[str, Any]:
     frame = tokenizer.framed(())
     scale = LatentScale.of(model.component_config(vae.decoder), vae.decoder, vae, model.capabilities.task)
     width, height = request.size[::-1]
+    factor = model.capabilities.vae_scale_factor
+    size = [model.capabilities.latent_channels, height // factor, width // factor]
+    if math.prod(size) < _LEAST_NOISE:
+        raise RequestError.advised(
+            f"an image of {width}x{height} has only {math.prod(size)} latent values",
+            f"choose a larger one, with at least {_LEAST_NOISE}",
+            argument="width",
+        )
     of_text = _types(model.component(text.component))
     of_unet = _types(model.component(denoiser.component))
     timestep = of_unet[denoiser.timestep]
     rounded = (lambda value: float(np.rint(value))) if timestep.startswith("int") else float
-    factor = model.capabilities.vae_scale_factor
     following = [*steps[1:], None]
     return {
         "version": VERSION,
@@ -100,7 +110,7 @@ def plan_of(planned: PlannedRequest, model: ModelFolder) -> dict[str, Any]:
             "factor": 1 / scale.factor,
             "shift": scale.shift,
         },
-        "latents": [model.capabilities.latent_channels, height // factor, width // factor],
+        "latents": size,
         "guidance_scale": float(request.guidance_scale) if guided else None,
         "initial_scale": float(plan.init_scale),
         "first_scale": steps[0].scale,

@@ -11,7 +11,7 @@ import onnx
 from sdrt import StableDiffusionPipeline
 from sdrt.common.messages import brief
 from sdrt.common.notices import Notify
-from sdrt.errors import IntegrityError, UnsupportedModelError
+from sdrt.errors import IntegrityError, RequestError, UnsupportedModelError
 from sdrt.model_folder.folder import ModelFolder, expand
 from sdrt.onnx.composed import composed
 from sdrt.onnx.graph_file import read_graph
@@ -91,6 +91,12 @@ def write_bundle(
         if (content := path.read_bytes()) != (apart := composed(content, path)):
             plan[part]["composed"] = f"{place}/composed.onnx"
             made[plan[part]["composed"]] = apart
+    if output.resolve().is_relative_to(folder.path.resolve()):
+        raise RequestError.advised(
+            f"{output} is inside of the model {folder.path}",
+            "choose another folder for the output",
+            path=output,
+        )
     with replace_folder(output, force, reading=folder.path, kind="bundle") as staging:
         size = sum(path.stat().st_size for path in files.values()) + sum(map(len, made.values()))
         check_space(output, size + (WEB_BYTES if web else 0))

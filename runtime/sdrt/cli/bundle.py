@@ -32,7 +32,7 @@ __all__ = ["bundle"]
 @click.option(
     "--web",
     is_flag=True,
-    help="Add a page for browsers, with ONNX Runtime for them (41 MB), which comes from the npm registry.",
+    help="Add a page for browsers, and download ONNX Runtime for it from the npm registry (41 MB).",
 )
 @click.option(
     "--show",
@@ -56,7 +56,8 @@ def bundle(
     in a loop of five lines, and gets the same image for the same seed. sdrt.mjs does so in JavaScript. docs/bundle.md
     describes all files. The path of the folder goes to stdout.
 
-    With --web, the bundle has a page that makes the images in the browser: sdrt bundle --show DIR
+    With --web, the bundle also has a page that makes images in the browser. To open it, run sdrt bundle --show DIR and
+    visit the address that it prints.
     """
     refuse_empty_names()
     terminal = Terminal(quiet=quiet)

@@ -46,7 +46,7 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
     default="auto",
     show_default=True,
     help="auto: fp16 for cuda, else fp32. fp16: weights in half the bytes; the CPU widens them at load and computes in "
-    "fp32. int8: for CPUs; the U-Net and the VAE run in 8 bits, calibrated, and text encoders store their weights so.",
+    "fp32. int8: for CPUs; the U-Net and the VAE run in 8 bits, and text encoders store their weights in 8 bits.",
 )
 @click.option(
     "--calibration-prompts",

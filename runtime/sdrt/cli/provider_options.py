@@ -54,8 +54,8 @@ provider_library_option = click.option(
     "--provider-library",
     metavar="FILE|PACKAGE",
     help="A library of execution providers for ONNX Runtime, or an installed package that has one, such as "
-    "onnxruntime-ep-webgpu. --provider names the provider, if need be as ONNX Runtime does "
-    "(MLXExecutionProvider).  [default: the package for the provider, if ONNX Runtime itself does not have it]",
+    "onnxruntime-ep-webgpu. --provider chooses one of its providers. It can be ONNX Runtime's name, such as "
+    "MLXExecutionProvider.  [default: the package for the provider, if ONNX Runtime itself does not have it]",
 )
 allow_fallback_option = click.option(
     "--allow-fallback", is_flag=True, help="Let the CPU run what the provider cannot run."

@@ -43,7 +43,7 @@ class Loading:
     provider_library: str | os.PathLike[str] | None = argument(
         None,
         'The library that has the provider: a file, or an installed package such as "onnxruntime-ep-webgpu". The '
-        'provider may then be any name of ONNX Runtime\'s, such as "MLXExecutionProvider".',
+        'provider can then be ONNX Runtime\'s own name, such as "MLXExecutionProvider".',
         usual="the package for the provider, if ONNX Runtime itself does not have it",
     )
     threads: int | None = argument(

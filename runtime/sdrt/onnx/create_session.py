@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -175,9 +176,13 @@ def _fit(
     fit = composed(content, subject.path)
     if notices not in _told:
         _told.add(notices)
+        problem = (
+            f"computes ONNX Runtime's {ATTENTION} wrongly (largest error {error:.2g})"
+            if isfinite(error)
+            else f"does not run ONNX Runtime's {ATTENTION}"
+        )
         notices.inform(
-            f"{subject.provider} on {device} computes ONNX Runtime's {ATTENTION} wrongly (off by {error:.2g}), so it "
-            "runs as products and a softmax"
+            f"{subject.provider} on {device} {problem}, so attention runs as matrix products and a softmax"
         )
     if memory is None:
         return MemoryGraph(content=fit, folder=subject.path.parent)

@@ -109,7 +109,7 @@ def settle(config: SessionConfig, notices: Notices) -> SessionConfig:
     if row.package:
         raise ProviderError.advised(
             f"provider {config.name} is in the package {row.package}, which is not installed",
-            install_command(row.extra),
+            f"{install_command(row.extra)}; it needs {row.needs}",
             provider=config.provider,
         )
     raise ProviderError.advised(

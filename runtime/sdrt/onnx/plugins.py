@@ -115,7 +115,11 @@ def load(library: Library) -> None:
     """
     register = getattr(ort, "register_execution_provider_library", None)
     if register is None:
-        raise _refused(library, f"onnxruntime {ort.__version__} knows no such libraries")
+        raise ProviderError.advised(
+            f"onnxruntime {ort.__version__} cannot load libraries of providers",
+            "upgrade it to 1.24.4 or later",
+            argument="provider_library",
+        )
     with held(_lock):
         if library.path in _loaded:
             return

@@ -1,6 +1,6 @@
-"""Tries fused operators on a device, whose results are known: not every device computes them rightly.
+"""Tries fused operators with known results on a device, because some devices compute them wrongly.
 
-An example is WebGPU in software, whose attention is off by 40 % without an error.
+An example is WebGPU on a software driver, whose attention is wrong without an error.
 """
 
 from __future__ import annotations

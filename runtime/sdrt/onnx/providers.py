@@ -138,7 +138,7 @@ _ROWS: Mapping[str, Provider] = {
     ),
     "webgpu": Provider(
         ort="WebGpuExecutionProvider",
-        needs="a GPU, its driver for Vulkan, Direct3D 12 or Metal, and Python 3.11",
+        needs="a GPU, its driver for Vulkan, Direct3D 12 or Metal, and Python 3.11 or later",
         extra="webgpu",
         device="webgpu",
         takes=WEBGPU,
@@ -229,7 +229,7 @@ class SessionConfig:
         if self.provider_library is not None and name in (AUTO, "cpu"):
             raise ProviderError.advised(
                 f"provider_library is {brief(self.provider_library)}, but provider is {name}",
-                "say which of its providers to use, such as provider='webgpu'",
+                "say which of its providers to use, such as webgpu",
                 argument="provider",
             )
         if name not in provider_names() and not (self.provider_library and name.endswith(_ORT_SUFFIX)):

@@ -269,7 +269,7 @@ def test_an_attribute_of_a_scheduler_says_what_to_write(
     [
         ("mps", r"unknown provider 'mps' \(Apple's GPU\): write coreml"),
         ("gpu", "write cuda"),
-        ("DmlExecutionProvider", "cpu runs everywhere"),
+        ("DmlExecutionProvider", "give its library as well"),
     ],
 )
 def test_devices_of_other_programs(tiny_model: Path, provider: str, words: str) -> None:

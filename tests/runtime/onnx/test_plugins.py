@@ -130,7 +130,9 @@ def test_a_machine_without_a_device() -> None:
 
 
 def test_the_library_needs_a_provider() -> None:
-    with pytest.raises(ProviderError, match="but provider is auto: say which of its providers to use"):
+    with pytest.raises(
+        ProviderError, match="but provider is auto: say which of its providers to use, such as webgpu"
+    ):
         SessionConfig(provider_library=PACKAGE)
     with pytest.raises(ProviderError, match="but provider is cpu"):
         SessionConfig(provider="cpu", provider_library=PACKAGE)

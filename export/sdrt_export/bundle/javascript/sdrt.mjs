@@ -76,15 +76,24 @@ export class Tokenizer {
 
   /** The ids of a text, of the plan's length: those that do not fit are left out. */
   encode(text) {
+    const made = [this.start, ...this.ids(text).slice(0, this.length - 2), this.end];
+    return [...made, ...Array(this.length - made.length).fill(this.padding)];
+  }
+
+  /** The ids of a text, without start and end: at least the first that fit, and one more if it has more. */
+  ids(text) {
     // Letter by letter: JavaScript's toLowerCase knows rules for whole words, which CLIP's tokenizer does not.
     const plain = text.normalize("NFC").replace(/\p{White_Space}+/gu, " ");
     const lower = [...plain].map((letter) => letter.toLowerCase()).join("");
     const parts = this.added.size ? lower.split(this.special) : [lower];
-    const ids = parts.flatMap((part) =>
-      this.added.has(part) ? [this.added.get(part)] : (part.match(WORDS) ?? []).flatMap((word) => this.#pieces(word)),
-    );
-    const made = [this.start, ...ids.slice(0, this.length - 2), this.end];
-    return [...made, ...Array(this.length - made.length).fill(this.padding)];
+    const ids = [];
+    for (const part of parts) {
+      for (const word of this.added.has(part) ? [part] : (part.match(WORDS) ?? [])) {
+        ids.push(...(this.added.has(word) ? [this.added.get(word)] : this.#pieces(word)));
+        if (ids.length > this.length - 2) return ids;
+      }
+    }
+    return ids;
   }
 
   #pieces(word) {
@@ -141,8 +150,19 @@ export class Pipeline {
    */
   async generate(prompt, { seed = 0, negativePrompt = "", guidanceScale, onStep, signal } = {}) {
     const { plan, sessions } = this;
-    const scale = guidanceScale ?? plan.guidance_scale;
     const guided = plan.guidance_scale !== null;
+    if (guidanceScale !== undefined && !guided) throw new TypeError("this bundle has no guidance: leave out guidanceScale");
+    const scale = guidanceScale ?? plan.guidance_scale;
+    for (const [name, value, kind] of [["prompt", prompt, "string"], ["negativePrompt", negativePrompt, "string"]]) {
+      if (typeof value !== kind) throw new TypeError(`${name} is ${value}: expected a ${kind}`);
+    }
+    if (guided && !(Number.isFinite(scale) && Math.abs(scale) <= 10_000)) {
+      throw new RangeError(`guidanceScale is ${scale}: expected a number from -10000 to 10000`);
+    }
+    if (typeof seed !== "bigint" && !Number.isSafeInteger(seed)) {
+      throw new TypeError(`seed is ${seed}: expected a whole number, or a BigInt`);
+    }
+    signal?.throwIfAborted();
     const texts = [];
     for (const text of guided ? [negativePrompt, prompt] : [prompt]) texts.push(await this.#encode(text));
     const text = this.#joined(texts);
@@ -175,6 +195,11 @@ export class Pipeline {
     }
     signal?.throwIfAborted();
     return this.#decode(latents);
+  }
+
+  /** Whether the whole prompt is read. The tokens of a longer one are left out at its end. */
+  fits(prompt) {
+    return this.tokenizer.ids(prompt).length <= this.plan.tokenizer.length - 2;
   }
 
   async #encode(text) {
@@ -211,8 +236,9 @@ export class Pipeline {
   }
 
   #tensor(kind, values, dims) {
-    const data = { int64: () => BigInt64Array.from(values, BigInt), int32: () => Int32Array.from(values), float32: () => Float32Array.from(values) };
-    return new this.ort.Tensor(kind, data[kind](), dims);
+    const kinds = { int64: [BigInt64Array, BigInt], int32: [Int32Array, Number], float32: [Float32Array, Number] };
+    const [array, convert] = kinds[kind];
+    return new this.ort.Tensor(kind, array.from(values, convert), dims);
   }
 
   /** Tensors of the same shape after one another, along their first axis. */

@@ -112,6 +112,7 @@ def test_a_benchmark_measures_each_component(duet: StableDiffusionPipeline) -> N
         vae_tiling=None,
         low_vram=False,
         provider_options={},
+        provider_library=None,
         max_size=None,
     )
     measured = generator(duet, configuration)()
