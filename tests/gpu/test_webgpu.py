@@ -28,7 +28,7 @@ def portable(made_once: MadeOnce) -> Path:
     def export(folder: Path) -> None:
         export_model(None, folder, architecture="tiny", random_weights=0, target="portable")
 
-    return made_once("portable", export)
+    return made_once("portable-float32", export)
 
 
 @pytest.fixture(scope="module")
