@@ -307,7 +307,8 @@ def test_node_makes_python_s_image(shapes: Path, tmp_path: Path) -> None:
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")
     (tmp_path / "package.json").write_text('{"private": true}', encoding="utf-8")
-    install = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "onnxruntime-node@1.30.0"]
+    quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=0", "--fetch-timeout=60000")
+    install = ["npm", "install", *quiet, "onnxruntime-node@1.30.0"]
     done = subprocess.run(install, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode:
         pytest.skip(f"onnxruntime-node cannot be installed here: {done.stderr.strip().splitlines()[-1]}")

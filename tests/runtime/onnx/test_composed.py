@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
-from onnx import helper
 
 from sdrt.errors import IntegrityError, UnsupportedModelError
 from sdrt.onnx.composed import ATTENTION, composed
 from sdrt.onnx.graph_file import MICROSOFT
 
+onnx = pytest.importorskip("onnx", reason="it makes the graphs")
+helper = onnx.helper
 FILE = Path("unet/model.onnx")
+FLOAT, HALF = 1, 10
 
 
-def model(*inputs: str, opset: int = 20, dtype: int = onnx.TensorProto.FLOAT, **options: Any) -> bytes:
+def model(*inputs: str, opset: int = 20, dtype: int = FLOAT, **options: Any) -> bytes:
     """A graph with one attention of 2 heads."""
     node = helper.make_node(ATTENTION, list(inputs), ["y"], domain=MICROSOFT, num_heads=2, **options)
     names = dict.fromkeys(filter(None, inputs))
@@ -71,7 +72,7 @@ def test_later_tokens_stay_hidden() -> None:
 def test_in_float16_the_scores_are_scaled_before_they_can_overflow() -> None:
     random = np.random.default_rng(0)
     feeds = {name: (random.standard_normal((1, 7, 16)) * 150).astype(np.float16) for name in "qkv"}
-    apart, _ = run(composed(model(*"qkv", dtype=onnx.TensorProto.FLOAT16, scale=0.01), FILE), feeds)
+    apart, _ = run(composed(model(*"qkv", dtype=HALF, scale=0.01), FILE), feeds)
     assert apart.dtype == np.float16
     assert np.isfinite(apart).all()
 
