@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import onnx
 from onnx import TensorProto
 
 from sdrt.errors import RequestError, UnsupportedModelError
+from sdrt.families.specs import TextEncoderSpec
 from sdrt.model_folder.folder import ModelFolder
 from sdrt.run.planned import PlannedRequest
-from sdrt.schedulers.linear_steps import HISTORY, linear_steps
+from sdrt.schedulers.linear_steps import HISTORY, LinearStep, linear_steps
 from sdrt.text.tokenizer import Tokenizer
 from sdrt.vae.latent_scale import LatentScale
 from sdrt_export.bundle.step_graph import FACTORS, factors_of
@@ -33,18 +35,12 @@ def plan_of(planned: PlannedRequest, model: ModelFolder) -> dict[str, Any]:
         RequestError: the scheduler's steps are not sums.
         UnsupportedModelError: the model has inputs that a bundle does not provide.
     """
-    family = model.family
-    (text,) = family.text_encoders if len(family.text_encoders) == 1 else (None,)
-    denoiser, vae, request = family.denoiser, family.vae, planned.request
-    config = model.component_config(denoiser.component)
-    wanted = {denoiser.sample, denoiser.timestep, denoiser.embeds}
-    if text is None or set(denoiser.inputs(config)) != wanted or planned.passes[0].scheduler is None:
-        raise UnsupportedModelError.advised(
-            f"{model.name} is {family.title}, and its U-Net takes {', '.join(denoiser.inputs(config))}",
-            "bundles are for models of Stable Diffusion 1 and 2 with one text encoder and no further inputs so far",
-            joint="; ",
-            component=denoiser.component,
-        )
+    text, denoiser, vae, request = (
+        _text_encoder(model),
+        model.family.denoiser,
+        model.family.vae,
+        planned.request,
+    )
     guided = request.guidance_scale > 1
     scheduler = planned.passes[0].scheduler
     plan = scheduler.plan(request.num_inference_steps)
@@ -55,20 +51,11 @@ def plan_of(planned: PlannedRequest, model: ModelFolder) -> dict[str, Any]:
     )
     frame = tokenizer.framed(())
     scale = LatentScale.of(model.component_config(vae.decoder), vae.decoder, vae, model.capabilities.task)
-    width, height = request.size[::-1]
-    factor = model.capabilities.vae_scale_factor
-    size = [model.capabilities.latent_channels, height // factor, width // factor]
-    if math.prod(size) < _LEAST_NOISE:
-        raise RequestError.advised(
-            f"an image of {width}x{height} has only {math.prod(size)} latent values",
-            f"choose a larger one, with at least {_LEAST_NOISE}",
-            argument="width",
-        )
+    height, width = request.size
+    size = _latents_size(model, height, width)
     of_text = _types(model.component(text.component))
     of_unet = _types(model.component(denoiser.component))
     timestep = of_unet[denoiser.timestep]
-    rounded = (lambda value: float(np.rint(value))) if timestep.startswith("int") else float
-    following = [*steps[1:], None]
     return {
         "version": VERSION,
         "model": model.name,
@@ -98,7 +85,6 @@ def plan_of(planned: PlannedRequest, model: ModelFolder) -> dict[str, Any]:
         },
         "step": {
             "graph": "step.onnx",
-            "composed": "step.onnx",
             "data": [],
             "history": HISTORY - 1,
             "factors": list(FACTORS),
@@ -115,15 +101,51 @@ def plan_of(planned: PlannedRequest, model: ModelFolder) -> dict[str, Any]:
         "initial_scale": float(plan.init_scale),
         "first_scale": steps[0].scale,
         "final_scale": float(plan.latents_scale(plan.sigmas[plan.num_evaluations])),
-        "steps": [
-            {
-                "timestep": rounded(step.timestep),
-                "factors": factors_of(step, after),
-                "draws_noise": step.noise is not None,
-            }
-            for step, after in zip(steps, following, strict=True)
-        ],
+        "steps": _step_entries(steps, is_whole=timestep.startswith("int")),
     }
+
+
+def _text_encoder(model: ModelFolder) -> TextEncoderSpec:
+    """The model's only text encoder. Raises `UnsupportedModelError` if it has others, or further inputs."""
+    family, denoiser = model.family, model.family.denoiser
+    inputs = denoiser.inputs(model.component_config(denoiser.component))
+    if len(family.text_encoders) == 1 and set(inputs) == {
+        denoiser.sample,
+        denoiser.timestep,
+        denoiser.embeds,
+    }:
+        return family.text_encoders[0]
+    raise UnsupportedModelError.advised(
+        f"{model.name} is {family.title}, and its U-Net takes {', '.join(inputs)}",
+        "bundles are for models of Stable Diffusion 1 and 2 with one text encoder and no further inputs so far",
+        joint="; ",
+        component=denoiser.component,
+    )
+
+
+def _latents_size(model: ModelFolder, height: int, width: int) -> list[int]:
+    """Channels, height and width of an image's latents. Raises `RequestError` if they are too few."""
+    factor = model.capabilities.vae_scale_factor
+    size = [model.capabilities.latent_channels, height // factor, width // factor]
+    if math.prod(size) < _LEAST_NOISE:
+        raise RequestError.advised(
+            f"an image of {width}x{height} has only {math.prod(size)} latent values",
+            f"choose a larger one, with at least {_LEAST_NOISE}",
+            argument="width",
+        )
+    return size
+
+
+def _step_entries(steps: Sequence[LinearStep], *, is_whole: bool) -> list[dict[str, Any]]:
+    """The plan's entry of each step. With `is_whole`, the U-Net takes whole timesteps."""
+    return [
+        {
+            "timestep": float(np.rint(step.timestep)) if is_whole else step.timestep,
+            "factors": factors_of(step, following),
+            "draws_noise": step.noise is not None,
+        }
+        for step, following in zip(steps, [*steps[1:], None], strict=True)
+    ]
 
 
 def _types(path: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -80,17 +81,7 @@ def write_bundle(
             )
         folder = pipeline.model
         plan = plan_of(pipeline.plan(request, scheduler=scheduler, spacing=spacing), folder)
-    files: dict[str, Path] = {}
-    made: dict[str, bytes] = {}
-    for part in ("text_encoder", "unet", "vae_decoder"):
-        place, name = plan[part]["graph"].split("/")
-        path = folder.component(place)
-        plan[part]["data"] = _weights(path)
-        files[f"{place}/{name}"] = path
-        files |= {f"{place}/{data}": path.parent / data for data in plan[part]["data"]}
-        if (content := path.read_bytes()) != (apart := composed(content, path)):
-            plan[part]["composed"] = f"{place}/composed.onnx"
-            made[plan[part]["composed"]] = apart
+    files, made = _graphs(plan, folder)
     if output.resolve().is_relative_to(folder.path.resolve()):
         raise RequestError.advised(
             f"{output} is inside of the model {folder.path}",
@@ -114,6 +105,22 @@ def write_bundle(
         (staging / "tokenizer.json").write_text(_tokenizer(folder), encoding="utf-8")
         (staging / "plan.json").write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
     return output
+
+
+def _graphs(plan: dict[str, Any], folder: ModelFolder) -> tuple[dict[str, Path], dict[str, bytes]]:
+    """The files to copy, and the graphs without fused attention to write, by their names. Adds them to the plan."""
+    files: dict[str, Path] = {}
+    made: dict[str, bytes] = {}
+    for part in ("text_encoder", "unet", "vae_decoder"):
+        place, name = plan[part]["graph"].split("/")
+        path = folder.component(place)
+        plan[part]["data"] = _weights(path)
+        files[f"{place}/{name}"] = path
+        files |= {f"{place}/{data}": path.parent / data for data in plan[part]["data"]}
+        if (content := path.read_bytes()) != (apart := composed(content, path)):
+            plan[part]["composed"] = f"{place}/composed.onnx"
+            made[plan[part]["composed"]] = apart
+    return files, made
 
 
 def _weights(path: Path) -> list[str]:
