@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from sdrt.request.control_modes import CONTROL_MODES
 from tests.export.control.images import control_image, made
 
 ROUNDING = 1e-4
@@ -31,8 +32,20 @@ def weighted(folder: Path, weights: Sequence[float], path: Path) -> Path:
 
 
 def soft(count: int) -> list[float]:
-    """The weights of sd-webui-controlnet 1.1.455 (`hook.py`) for its "soft injection": the first of 13."""
-    return [0.825**12, 0.825**11, 0.825**10, 0.825**9, 0.825**8, 0.825**7, 0.825**6][:count]
+    """The weights of sd-webui-controlnet 1.1.455 (`hook.py`) for its "soft injection", which end at 1."""
+    return [0.825**6, 0.825**5, 0.825**4, 0.825**3, 0.825**2, 0.825, 1][-count:]
+
+
+@pytest.mark.parametrize(
+    ("count", "ends"), [(13, (0.825**12, 1.0)), (10, (0.825**12, 0.825**3)), (7, (0.825**6, 1.0))]
+)
+def test_networks_of_sd_and_sdxl_have_the_weights_of_the_extension(
+    count: int, ends: tuple[float, float]
+) -> None:
+    """For SDXL it takes the first of the 13 for Stable Diffusion 1; it has none for smaller networks."""
+    weights = CONTROL_MODES["prompt"].weights(count)
+    assert (weights[0], weights[-1]) == pytest.approx(ends)
+    assert len(weights) == count
 
 
 @pytest.fixture(scope="module")
