@@ -125,6 +125,14 @@ def test_parameters_come_back_from_files(
     assert (found.text, found.parameters) == (str(parameters), parameters)
 
 
+@pytest.mark.parametrize("suffix", sorted(FORMATS))
+def test_a_prompt_of_a_space_stays_one(tmp_path: Path, suffix: str) -> None:
+    text = " \nSteps: 1, Seed: 2, Size: 8x8, Version: sdrt"
+    path = tmp_path / f"a{suffix}"
+    write_image(path, Image.new("RGB", (16, 8)), text, force=False)
+    assert sdrt.read_metadata(path).text == text
+
+
 def test_settings_that_a_jpeg_cannot_hold_are_one_clear_error(tmp_path: Path) -> None:
     text = str(Parameters(prompt="p", settings={"Sigmas": "1" * 40_000}))
     with pytest.raises(SdrtError, match=r"a\.jpg cannot be written: EXIF"):

@@ -91,7 +91,8 @@ def decode_comment(raw: bytes) -> str:
         decoded = text.decode("iso2022_jp", "replace")
     else:
         decoded = _guessed(raw)
-    return decoded.strip("\0 ")
+    # Cameras fill a comment up with zeros or spaces at its end. Spaces at its start are the prompt's.
+    return decoded.lstrip("\0").rstrip("\0 ")
 
 
 def _guessed(text: bytes) -> str:
