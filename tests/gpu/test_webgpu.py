@@ -17,6 +17,7 @@ from tests.made_once import MadeOnce
 pytestmark = [pytest.mark.full, pytest.mark.skipif(bool(why_not()), reason=f"no WebGPU: {why_not()}")]
 
 SCRIPT = Path(__file__).with_name("components_on_webgpu.py")
+TASKS = Path(__file__).with_name("tasks_on_webgpu.py")
 # Sums are in another order.
 APART = 2e-4
 
@@ -97,3 +98,25 @@ def test_a_device_that_is_not_there(tiny_model: Path) -> None:
     assert done.returncode == ProviderError.exit_code
     (line,) = done.stderr.splitlines()
     assert "there is no webgpu:7: expected webgpu:0 " in line
+
+
+@pytest.fixture(scope="module")
+def tasks() -> dict[str, Any]:
+    done = run(TASKS)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_every_task_makes_the_cpu_s_image(tasks: dict[str, Any]) -> None:
+    """Within a level of 255. Sums are in another order, and an image is rounded once."""
+    assert len(tasks["apart"]) == 9
+    assert {name: apart for name, apart in tasks["apart"].items() if apart > 1} == {}
+
+
+def test_a_run_is_cancelled_between_two_steps(tasks: dict[str, Any]) -> None:
+    assert tasks["cancelled"] == [1, 1]
+
+
+def test_two_pipelines_share_the_device(tasks: dict[str, Any]) -> None:
+    assert max(tasks["together"]) <= 1

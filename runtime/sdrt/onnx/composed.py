@@ -8,6 +8,7 @@ many letters as Microsoft's, so the graph stays as it is: the names are overwrit
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from sdrt.errors import UnsupportedModelError
@@ -15,9 +16,9 @@ from sdrt.onnx.graph_file import MICROSOFT, FusedNode, fused_nodes, opset_of
 from sdrt.onnx.nodes import FLOAT, constant, node, number, numbers, opset, reference, tensor
 from sdrt.onnx.protobuf import message_field
 
-__all__ = ["ATTENTION", "composed"]
+__all__ = ["ATTENTION", "PRODUCT", "composed"]
 
-ATTENTION = "MultiHeadAttention"
+ATTENTION, PRODUCT = "MultiHeadAttention", "FusedMatMul"
 _PLAIN, _CAUSAL = "sdrt.composed", "sdrt.causally"
 # CastLike is new in it.
 _LEAST_OPSET = 15
@@ -29,34 +30,49 @@ _OPSET, _FUNCTIONS = 8, 25
 _NAME, _INPUT, _OUTPUT, _ATTRIBUTE, _NODE, _FUNCTION_OPSET, _DOMAIN = 1, 4, 5, 6, 7, 9, 10
 
 
-def composed(content: bytes, path: Path) -> bytes:
-    """The graph `content` with all its attentions composed. `path` is its file, for messages. The same if it has none.
+def composed(content: bytes, path: Path, operators: Collection[str] = (ATTENTION,)) -> bytes:
+    """The graph `content` without these fused operators, `ATTENTION` or `PRODUCT`. The same if it has none.
+
+    `path` is its file, for messages.
 
     Raises:
-        UnsupportedModelError: an attention is of another form than those that sdrt exports.
+        UnsupportedModelError: an operator is of another form than those that sdrt writes.
         IntegrityError: this is not an ONNX graph.
     """
-    changed, domains, version = bytearray(content), set[str](), opset_of(content, path)
-    for one in fused_nodes(content, path, ATTENTION):
-        if not _is_plain(one) or version < _LEAST_OPSET:
-            raise UnsupportedModelError.advised(
-                f"{path} has fused attentions of a form that sdrt cannot compose of standard operators",
-                "export the checkpoint with --target portable",
-                path=path,
-            )
-        domain = _CAUSAL if _is_causal(one) else _PLAIN
-        changed[slice(*one.domain)] = domain.encode()
-        domains.add(domain)
-    for domain in sorted(domains):
+    changed, version = bytearray(content), opset_of(content, path)
+    functions: dict[tuple[str, str], bytes] = {}
+    for operator in operators:
+        for one in fused_nodes(content, path, operator):
+            if not _IS_PLAIN[operator](one) or version < _LEAST_OPSET:
+                raise UnsupportedModelError.advised(
+                    f"{path} has {_CALLED[operator]} of a form that sdrt cannot compose of standard operators",
+                    "export the checkpoint with --target portable",
+                    path=path,
+                )
+            domain = _CAUSAL if _is_causal(one) else _PLAIN
+            changed[slice(*one.domain)] = domain.encode()
+            write = _attention if operator == ATTENTION else _product
+            functions[domain, operator] = write(domain, version)
+    for domain in sorted({domain for domain, _ in functions}):
         changed += message_field(_OPSET, opset(domain, 1))
-        changed += message_field(_FUNCTIONS, _attention(domain, version))
+    for _, function in sorted(functions.items()):
+        changed += message_field(_FUNCTIONS, function)
     return bytes(changed)
 
 
-def _is_plain(one: FusedNode) -> bool:
+def _is_plain_attention(one: FusedNode) -> bool:
     """Whether it has queries, keys, values and a scale, and nothing else."""
     known = one.numbers.keys() <= {"num_heads", "scale", "unidirectional"}
     return known and bool(one.numbers.get("scale")) and len(one.inputs) == len("qkv") and all(one.inputs)
+
+
+def _is_plain_product(one: FusedNode) -> bool:
+    """Whether it multiplies with a weight as checkpoints store it, and does nothing else."""
+    return one.numbers == {"transB": 1} and len(one.inputs) == 2
+
+
+_IS_PLAIN = {ATTENTION: _is_plain_attention, PRODUCT: _is_plain_product}
+_CALLED = {ATTENTION: "fused attentions", PRODUCT: "fused products"}
 
 
 def _is_causal(one: FusedNode) -> bool:
@@ -86,13 +102,33 @@ def _attention(domain: str, version: int) -> bytes:
         constant("joined", [0, 0, -1]),
         node("Reshape", ["by_token", "joined"], "y"),
     ]
-    attributes = ("num_heads", "scale", "unidirectional")
+    return _function(ATTENTION, "qkv", ("num_heads", "scale", "unidirectional"), nodes, domain, version)
+
+
+def _product(domain: str, version: int) -> bytes:
+    """A function of rows and a weight `[outputs, inputs]`, which is transposed once, when the graph loads."""
+    nodes = [
+        node("Transpose", ["b"], "b_turned", [numbers("perm", [1, 0])]),
+        node("MatMul", ["a", "b_turned"], "y"),
+    ]
+    return _function(PRODUCT, "ab", ("transB",), nodes, domain, version)
+
+
+def _function(
+    name: str,
+    inputs: Iterable[str],
+    attributes: Iterable[str],
+    nodes: Iterable[bytes],
+    domain: str,
+    version: int,
+) -> bytes:
+    """A function whose output is `y`."""
     return b"".join(
         [
-            message_field(_NAME, ATTENTION),
-            *(message_field(_INPUT, name) for name in "qkv"),
+            message_field(_NAME, name),
+            *(message_field(_INPUT, one) for one in inputs),
             message_field(_OUTPUT, "y"),
-            *(message_field(_ATTRIBUTE, name) for name in attributes),
+            *(message_field(_ATTRIBUTE, one) for one in attributes),
             *(message_field(_NODE, one) for one in nodes),
             message_field(_FUNCTION_OPSET, opset("", version)),
             message_field(_DOMAIN, domain),

@@ -16,7 +16,7 @@ from sdrt.common.cancelling import held
 from sdrt.common.interrupt import Worker, interruptible
 from sdrt.common.notices import Notices
 from sdrt.errors import IntegrityError, ProviderError, SdrtError
-from sdrt.onnx.composed import ATTENTION, composed
+from sdrt.onnx.composed import ATTENTION, PRODUCT, composed
 from sdrt.onnx.cpu_layout import keep_arranged
 from sdrt.onnx.engine import FAILURES, can_pass_weights, default_threads, ort, tells_placement
 from sdrt.onnx.engine_cache import Weights, compiled_folder
@@ -26,7 +26,7 @@ from sdrt.onnx.linked_weights import LinkedWeights, is_refusal_of_links
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.placement import is_refusal_to_fall_back, refusal, shortfall, unfit
 from sdrt.onnx.plugins import Device, chosen
-from sdrt.onnx.probe import attention_error
+from sdrt.onnx.probe import attention_error, product_error
 from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.onnx.tensorrt import load_tensorrt
@@ -36,8 +36,9 @@ __all__ = ["UNTUNED", "Place", "create_session", "session_setting"]
 # ONNX Runtime's option for graphs that are not in a file.
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _told: WeakSet[Notices] = WeakSet()
-# Float16 gives 0.004.
-_ATTENTION_ERROR = 0.05
+_PROBES = {ATTENTION: attention_error, PRODUCT: product_error}
+# In attention, float16 gives 0.004.
+_LARGEST_ERROR = 0.05
 _OUTSIDE_THE_ARENA = "session.use_device_allocator_for_initializers"
 
 
@@ -119,7 +120,8 @@ def create_session(
     memory = place.changed if place.tuned else memory
     path = place.tuned or subject.path
     if device is not None and row.probed:
-        memory = _fit(subject, device, memory, notices)
+        with held(lock) if lock else nullcontext():
+            memory = _fit(subject, device, memory, notices)
 
     def create(linked: LinkedWeights | None) -> Any:
         options = _session_options(subject.name, config, strict)
@@ -171,11 +173,17 @@ def _fit(
         UnsupportedModelError: nothing can take the place of such an operator.
     """
     content = subject.path.read_bytes() if memory is None else memory.content
-    if ATTENTION.encode() not in content or (error := attention_error(device)) <= _ATTENTION_ERROR:
+    errors = {
+        operator: error
+        for operator, probe in _PROBES.items()
+        if operator.encode() in content and not (error := probe(device)) <= _LARGEST_ERROR
+    }
+    if not errors:
         return memory
-    fit = composed(content, subject.path)
-    if notices not in _told:
+    fit = composed(content, subject.path, errors)
+    if ATTENTION in errors and notices not in _told:
         _told.add(notices)
+        error = errors[ATTENTION]
         problem = (
             f"computes ONNX Runtime's {ATTENTION} wrongly (largest error {error:.2g})"
             if isfinite(error)

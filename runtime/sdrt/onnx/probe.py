@@ -5,24 +5,26 @@ An example is WebGPU on a software driver, whose attention is wrong without an e
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.onnx.composed import ATTENTION
+from sdrt.onnx.composed import ATTENTION, PRODUCT
 from sdrt.onnx.engine import FAILURES, ort
 from sdrt.onnx.graph_file import MICROSOFT
 from sdrt.onnx.nodes import node, number, real
 from sdrt.onnx.plugins import Device
 from sdrt.onnx.small_model import small_model
 
-__all__ = ["attention_error"]
+__all__ = ["attention_error", "product_error"]
 
 # Widths of a head in Stable Diffusion 1, 2 and XL, and enough queries for kernels that take
 # several at once.
 _WIDTHS, _HEADS, _QUERIES, _KEYS = (40, 64, 160), 2, 33, 17
+_INPUTS, _OUTPUTS = 24, 48
 Floats = NDArray[np.float32]
 
 
@@ -40,15 +42,42 @@ def attention_error(device: Device) -> float:
         for name, length in shapes.items()
     }
     wanted = [_attended(*(feeds[f"{name}{width}"] for name in "qkv")) for width in _WIDTHS]
+    found = _computed(device, _model(feeds), [f"y{width}" for width in _WIDTHS], feeds)
+    return _largest_error(found, wanted)
+
+
+@cache
+def product_error(device: Device) -> float:
+    """The same of a product with a weight as checkpoints store it, one row for each output. Results are below 20."""
+    random = np.random.default_rng(0)
+    feeds = {
+        "a": random.standard_normal((1, _QUERIES, _INPUTS), np.float32),
+        "b": random.standard_normal((_OUTPUTS, _INPUTS), np.float32),
+    }
+    fused = node(PRODUCT, feeds, "y", [number("transB", 1)], MICROSOFT)
+    shapes = {name: one.shape for name, one in feeds.items()}
+    model = small_model("product", [fused], shapes, {"y": (1, _QUERIES, _OUTPUTS)})
+    return _largest_error(_computed(device, model, ["y"], feeds), [feeds["a"] @ feeds["b"].T])
+
+
+def _computed(
+    device: Device, model: bytes, outputs: Sequence[str], feeds: Mapping[str, Floats]
+) -> list[Floats] | None:
+    """What the device makes of these inputs. None if it refuses."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     # Otherwise the CPU would run an operator that the device refuses, and be right.
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     options.add_provider_for_devices([device.handle], {})
     try:
-        session = ort.InferenceSession(_model(feeds), options)
-        found = session.run([f"y{width}" for width in _WIDTHS], feeds)
+        found: list[Floats] = ort.InferenceSession(model, options).run(outputs, feeds)
     except FAILURES:
+        return None
+    return found
+
+
+def _largest_error(found: Sequence[Floats] | None, wanted: Sequence[Floats]) -> float:
+    if found is None:
         return float("inf")
     # NumPy's maximum keeps NaN.
     return float(np.max([np.abs(one - other).max() for one, other in zip(found, wanted, strict=True)]))

@@ -53,6 +53,7 @@ class Provider:
         package: the package whose library has it, if ONNX Runtime itself has not.
         takes_any: whether it takes options that sdrt does not know.
         probed: whether fused operators are tried on a device before graphs with them run there.
+        one_at_a_time: whether the process may do only one thing on a device at a time. Others wait.
     """
 
     ort: str
@@ -72,6 +73,7 @@ class Provider:
     package: str = ""
     takes_any: bool = False
     probed: bool = False
+    one_at_a_time: bool = False
 
 
 class _Rows(dict[str, Provider]):
@@ -84,13 +86,14 @@ class _Rows(dict[str, Provider]):
             ort=name,
             needs="what its library needs",
             extra="cpu",
-            # Nobody measured its kernels for other operators.
-            lacks=("cpu", "cuda"),
+            lacks=_WITHOUT_CONTRIB,
             takes_any=True,
         )
 
 
 _ORT_SUFFIX = "ExecutionProvider"
+_WITHOUT_CONTRIB = ("cpu", "cuda")
+"""The targets with ONNX Runtime's own operators, for which nobody has tried the kernels of these providers."""
 
 
 # DirectML is missing: it allows one run of a session at a time, and we have no machine to test it on.
@@ -147,8 +150,27 @@ _ROWS: Mapping[str, Provider] = {
         takes_memory=True,
         package="onnxruntime-ep-webgpu",
         probed=True,
+        # Its sessions share a device's queue and buffers without a lock of their own.
+        one_at_a_time=True,
     ),
     "coreml": Provider(ort="CoreMLExecutionProvider", needs="macOS", extra="cpu", lacks=("cuda",)),
+    "tensorrt-rtx": Provider(
+        ort="NvTensorRTRTXExecutionProvider",
+        needs="an NVIDIA RTX GPU of 2018 or later and its driver, but no CUDA",
+        extra="tensorrt-rtx",
+        lacks=_WITHOUT_CONTRIB,
+        warms_up="TensorRT for RTX compiles its engines",
+        package="onnxruntime-ep-nv-tensorrt-rtx-cu13",
+        takes_any=True,
+    ),
+    "mlx": Provider(
+        ort="MLXExecutionProvider",
+        needs="macOS 14 on Apple silicon, and Python 3.11 or later",
+        extra="mlx",
+        lacks=_WITHOUT_CONTRIB,
+        package="onnxruntime-ep-mlx",
+        takes_any=True,
+    ),
 }
 PROVIDERS: Mapping[str, Provider] = _Rows(_ROWS)
 

@@ -41,8 +41,9 @@ _device_locks: dict[str, threading.RLock] = {}
 
 
 def _lock_of_device(config: SessionConfig) -> threading.RLock | None:
-    """The lock that all components of a device share. None if nothing is recorded."""
-    if config.provider_options.get("enable_cuda_graph") != "True":
+    """The lock that all components of a device share. None if the device may do several things at once."""
+    records = config.provider_options.get("enable_cuda_graph") == "True"
+    if not (records or PROVIDERS[config.name].one_at_a_time):
         return None
     return _device_locks.setdefault(f"{config.name}:{config.device_id}", threading.RLock())
 
@@ -89,7 +90,7 @@ class Component:
         if self.records:
             require_sound_recordings()
         self._recordings = 0
-        # While a recording is made, nothing else may use the device, so the pipeline's other components wait.
+        # While a recording is made, nothing else may use the device, so other components wait.
         self._device_lock = _lock_of_device(config)
         # The CUDA provider keeps recordings and cuDNN's plans for attention per thread, and a plan takes longer to make
         # than a step. So a single thread loads and runs this component.
@@ -215,7 +216,7 @@ class Component:
 
     @contextmanager
     def device(self) -> Iterator[None]:
-        """A context for work on the device's memory. It waits for recordings, and raises failures as sdrt's errors."""
+        """A context for work on the device's memory. It waits for the device, and raises failures as sdrt's errors."""
         try:
             with held(self._device_lock) if self._device_lock else nullcontext():
                 yield

@@ -1,4 +1,4 @@
-"""Attention composed of standard operators: the same results, also where later tokens are masked."""
+"""Fused operators composed of standard ones: the same results, also where later tokens are masked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 
 from sdrt.errors import IntegrityError, UnsupportedModelError
-from sdrt.onnx.composed import ATTENTION, composed
+from sdrt.onnx.composed import ATTENTION, PRODUCT, composed
 from sdrt.onnx.graph_file import MICROSOFT
 
 onnx = pytest.importorskip("onnx", reason="it makes the graphs")
@@ -75,6 +75,43 @@ def test_in_float16_the_scores_are_scaled_before_they_can_overflow() -> None:
     apart, _ = run(composed(model(*"qkv", dtype=HALF, scale=0.01), FILE), feeds)
     assert apart.dtype == np.float16
     assert np.isfinite(apart).all()
+
+
+def product(weight: Any, **options: Any) -> bytes:
+    """A graph of an attention and a product with a weight as checkpoints store it."""
+    nodes = [
+        helper.make_node(ATTENTION, [*"qkv"], ["x"], domain=MICROSOFT, num_heads=2, scale=0.3),
+        helper.make_node(PRODUCT, ["x", "w"], ["y"], domain=MICROSOFT, **options),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(name, FLOAT, ["batch", "length", 16]) for name in "qkv"],
+        [helper.make_tensor_value_info("y", FLOAT, None)],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid(MICROSOFT, 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+
+
+@pytest.mark.parametrize("operators", [(PRODUCT,), (ATTENTION, PRODUCT)])
+def test_products_with_turned_weights(operators: tuple[str, ...]) -> None:
+    random = np.random.default_rng(0)
+    content = product(random.standard_normal((5, 16), np.float32), transB=1)
+    feeds = {name: random.standard_normal((2, 7, 16), np.float32) for name in "qkv"}
+    fused, apart = run(content, feeds), run(composed(content, FILE, operators), feeds)
+    assert fused[1][PRODUCT] == 1
+    # The weight was transposed when the graph was loaded.
+    assert not {PRODUCT, "Transpose"} & apart[1].keys() if operators == (PRODUCT,) else apart[1][PRODUCT] == 0
+    assert apart[1]["MatMul"] == (1 if operators == (PRODUCT,) else 3)
+    np.testing.assert_allclose(apart[0], fused[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"transB": 1, "alpha": 0.5}, {"transA": 1}, {}])
+def test_other_products_are_refused(options: dict[str, Any]) -> None:
+    content = product(np.ones((16, 16), np.float32), **options)
+    with pytest.raises(UnsupportedModelError, match="fused products of a form that sdrt cannot compose"):
+        composed(content, FILE, (PRODUCT,))
 
 
 def test_a_graph_without_attention_stays_as_it_is() -> None:
