@@ -108,8 +108,8 @@ def test_an_installation_that_exports_is_small_and_exports(wheel: Path, tmp_path
 
 def test_no_onnxruntime_without_an_extra(metadata: email.message.Message) -> None:
     wanted = [line for line in metadata.get_all("Requires-Dist", []) if line.startswith("onnxruntime")]
-    # cpu, gpu, openvino, webgpu and its plug-in, and test through cpu and webgpu.
-    assert len(wanted) == 8
+    # cpu, gpu, openvino; webgpu, tensorrt-rtx and mlx, each with its plug-in; and test through cpu and webgpu.
+    assert len(wanted) == 12
     assert all("extra ==" in line for line in wanted)
 
 

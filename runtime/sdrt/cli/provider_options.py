@@ -38,8 +38,8 @@ provider_option = click.option(
     default="auto",
     show_default=True,
     shell_complete=completers.providers,
-    help="Execution provider: auto, cpu, cuda, cuda:1, tensorrt, openvino, webgpu or coreml. auto is cuda where it "
-    "works, else cpu.",
+    help="Execution provider: auto, cpu, cuda, cuda:1, tensorrt, openvino, webgpu, coreml, tensorrt-rtx or mlx. auto "
+    "is cuda where it works, else cpu.",
 )
 provider_options_option = click.option(
     "--provider-option",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["EXTRAS", "install_command", "missing_modules"]
+__all__ = ["EXTRAS", "install_command", "is_installed", "missing_modules"]
 
 EXTRAS: Mapping[str, str] = {
     "onnxruntime": "cpu",
@@ -25,6 +25,18 @@ EXTRAS: Mapping[str, str] = {
 def missing_modules(extra: str) -> list[str]:
     """The modules of `extra` that are not installed. Imports nothing."""
     return [name for name, owner in EXTRAS.items() if owner == extra and find_spec(name) is None]
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package is installed. Imports nothing."""
+    # Imported here, because it takes longer to import than `sdrt export --help` takes to run.
+    from importlib import metadata
+
+    try:
+        metadata.distribution(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def install_command(extra: str) -> str:

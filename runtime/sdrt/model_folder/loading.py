@@ -33,9 +33,8 @@ class Loading:
     _: KW_ONLY
     provider: str = argument(
         AUTO,
-        'Where to run: "auto" (cuda where it works, else cpu), "cpu", "cuda", "tensorrt", "openvino", "webgpu" or '
-        '"coreml"; '
-        '"cuda:1" is the second device.',
+        'Where to run: "auto" (cuda where it works, else cpu), "cpu", "cuda", "tensorrt", "openvino", "webgpu", '
+        '"coreml", "tensorrt-rtx" or "mlx"; "cuda:1" is the second device.',
     )
     provider_options: Mapping[str, Any] | None = argument(
         None, 'Options of that provider, such as {"gpu_mem_limit": "6GB"} or {"precision": "bf16"}.'

@@ -7,13 +7,12 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from sdrt.common.control_groups import usable_cpus
-from sdrt.common.extras import install_command
+from sdrt.common.extras import install_command, is_installed
 from sdrt.common.interrupt import stop_if_asked, was_interrupted
 from sdrt.common.limits import advice_on_limits, is_of_memory
 from sdrt.common.notices import Notices
@@ -103,7 +102,11 @@ def settle(config: SessionConfig, notices: Notices) -> SessionConfig:
             argument=ignored[0],
         )
     row = PROVIDERS[config.name]
-    if config.name in offered or config.provider_library is not None or _is_installed(row.package):
+    if (
+        config.name in offered
+        or config.provider_library is not None
+        or (row.package and is_installed(row.package))
+    ):
         # Which devices the library of a plug-in offers is known only once it is loaded, for the first session.
         return config
     if row.package:
@@ -118,10 +121,6 @@ def settle(config: SessionConfig, notices: Notices) -> SessionConfig:
         f"pip uninstall -y onnxruntime; {install_command(row.extra)}",
         provider=config.provider,
     )
-
-
-def _is_installed(package: str) -> bool:
-    return bool(package) and find_spec(package.replace("-", "_")) is not None
 
 
 def _bounded(config: SessionConfig, notices: Notices) -> SessionConfig:

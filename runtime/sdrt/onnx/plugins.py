@@ -181,19 +181,27 @@ def _library_for(row: Provider, config: SessionConfig) -> Library | None:
 def _of_package(name: str) -> Library | None:
     """The library of an installed package. None if there is no such package."""
     try:
-        version = metadata.version(name)
+        package = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         return None
+    version = package.version
     try:
-        module = importlib.import_module(name.replace("-", "_"))
+        module = importlib.import_module(_module_of(package, name))
         path, names = _call(module, _PATHS), _call(module, _NAMES)
-        is_there = Path(path).is_file()
+        is_there = path is not None and Path(path).is_file()
     except Exception as error:  # whatever the package raises
         raise _lost(name, version, f" ({type(error).__name__}: {brief(str(error))})") from error
     if not is_there:
         raise _lost(name, version, "")
     providers = (names,) if isinstance(names, str) else tuple(names or ())
     return Library(name=name, version=version, path=Path(path).resolve(), providers=providers)
+
+
+def _module_of(package: metadata.Distribution, name: str) -> str:
+    """The module of a package. onnxruntime-ep-nv-tensorrt-rtx-cu13 has one without the version of CUDA in its name."""
+    usual = name.replace("-", "_")
+    given = (package.read_text("top_level.txt") or usual).split()
+    return usual if usual in given else given[0]
 
 
 def _call(module: Any, names: tuple[str, ...]) -> Any:

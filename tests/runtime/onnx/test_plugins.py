@@ -25,20 +25,23 @@ WEBGPU = pytest.mark.skipif(PACKAGE not in installed_packages(), reason=f"no {PA
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`package(code)` is the name of an installed package `onnxruntime-ep-odd` with this code."""
+    """`package(code)` is the name of an installed package `onnxruntime-ep-odd` with this code, in a module."""
 
-    def make(code: str) -> str:
-        (tmp_path / "onnxruntime_ep_odd.py").write_text(code, encoding="utf-8")
+    def make(code: str, module: str = "onnxruntime_ep_odd", told: str = "") -> str:
+        (tmp_path / f"{module}.py").write_text(code, encoding="utf-8")
         about = tmp_path / "onnxruntime_ep_odd-7.5.dist-info"
         about.mkdir()
         (about / "METADATA").write_text(
             "Metadata-Version: 2.1\nName: onnxruntime_ep.odd\nVersion: 7.5\n", encoding="utf-8"
         )
+        if told:
+            (about / "top_level.txt").write_text(told, encoding="utf-8")
         return "onnxruntime-ep-odd"
 
     monkeypatch.syspath_prepend(tmp_path)
     yield make
-    sys.modules.pop("onnxruntime_ep_odd", None)
+    for name in ("onnxruntime_ep_odd", "odd_provider"):
+        sys.modules.pop(name, None)
 
 
 @WEBGPU
@@ -63,6 +66,14 @@ def test_packages_name_their_functions_in_several_ways(package: Any, code: str) 
     found = find_library(package(code))
     assert (str(found), found.providers) == ("onnxruntime-ep-odd 7.5", ("OddExecutionProvider",))
     assert found.name in installed_packages()
+
+
+def test_a_package_whose_module_has_another_name(package: Any) -> None:
+    """As onnxruntime-ep-nv-tensorrt-rtx-cu13, whose module does not name CUDA."""
+    code = "def get_library_path(): return __file__\ndef get_ep_name(): return 'OddExecutionProvider'\n"
+    found = find_library(package(code, module="odd_provider", told="odd_provider\n"))
+    assert found.path.name == "odd_provider.py"
+    assert found.providers == ("OddExecutionProvider",)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +113,7 @@ def test_a_file_that_is_no_library(tiny_model: Path, tmp_path: Path) -> None:
 
 
 def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
-    monkeypatch.setattr("sdrt.onnx.engine.find_spec", lambda name: None)
+    monkeypatch.setattr("sdrt.onnx.engine.is_installed", lambda package: False)
     with pytest.raises(
         ProviderError, match=rf"provider webgpu is in the package {PACKAGE}, .*pip install .*\[webgpu\]"
     ):
@@ -162,7 +173,7 @@ def test_names_of_onnx_runtime_s_are_for_libraries() -> None:
 
 
 def test_doctor_says_for_each_missing_provider_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdrt.cli.doctor.onnx_runtime.find_spec", lambda name: None)
+    monkeypatch.setattr("sdrt.cli.doctor.onnx_runtime.is_installed", lambda package: False)
     monkeypatch.setattr(plugins, "installed_packages", list)
     told = CliRunner().invoke(main, ["doctor"]).output
     for name, row in PROVIDERS.items():
