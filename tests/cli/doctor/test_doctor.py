@@ -14,6 +14,7 @@ from sdrt.cli import main
 from sdrt.cli.doctor import checks
 from sdrt.cli.doctor import onnx_runtime as checks_ort
 from sdrt.cli.doctor.check_result import Finding, Status
+from sdrt.cli.doctor.linked import linked_libraries
 
 CPUINFO = "processor : 0\nflags\t\t: fpu sse avx2 avx512f avx512_vnni amx_int8\n"
 
@@ -56,6 +57,9 @@ def test_several_onnxruntime_wheels_are_a_warning(monkeypatch: pytest.MonkeyPatc
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in first.remedy
 
 
+LINKED = ["libcublasLt.so.12", "libcublas.so.12", "libcufft.so.11", "libcudart.so.12"]
+
+
 def cuda_findings(
     monkeypatch: pytest.MonkeyPatch, *, present: set[str], providers: tuple[str, ...]
 ) -> Iterator[Finding]:
@@ -63,21 +67,45 @@ def cuda_findings(
     monkeypatch.setattr(checks_ort, "_loads", present.__contains__)
     monkeypatch.setattr(checks_ort, "_in_wheel", lambda name: False)
     monkeypatch.setattr(checks_ort, "cuda_major", lambda: 12)
+    # What the library of CUDA's provider says.
+    monkeypatch.setattr(
+        checks_ort, "linked_libraries", lambda _: [*LINKED, "libcuda.so.1", "libc.so.6", "libstdc++.so.6"]
+    )
     return checks_ort.check_cuda(providers)
 
 
 def test_missing_cuda_libraries_are_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    present = {"libcuda.so.1", *checks_ort.CUDA_LIBRARIES[12]}
+    present = {"libcuda.so.1", *LINKED[2:]}
     (finding,) = cuda_findings(monkeypatch, present=present, providers=("cpu", "cuda"))
     assert (finding.status, finding.exit_code) == (Status.ERROR, 4)
-    assert finding.detail == "missing libcudnn.so.9"
+    assert finding.detail == (
+        "missing libcublas.so.12 (nvidia-cublas-cu12), libcublasLt.so.12 (nvidia-cublas-cu12), "
+        "libcudnn.so.9 (nvidia-cudnn-cu12)"
+    )
     assert finding.remedy.startswith("pip install 'onnxruntime-gpu[cuda,cudnn]")
 
 
 def test_complete_cuda_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
-    present = {"libcuda.so.1", "libcudnn.so.9", *checks_ort.CUDA_LIBRARIES[12]}
+    present = {"libcuda.so.1", "libcudnn.so.9", *LINKED}
     (finding,) = cuda_findings(monkeypatch, present=present, providers=("cpu", "cuda"))
     assert finding.status is Status.OK
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has ELF")
+def test_a_library_says_what_it_is_linked_with(tmp_path: Path) -> None:
+    import onnxruntime
+
+    (library,) = Path(onnxruntime.__file__).parent.glob("capi/onnxruntime_pybind11_state*.so")
+    linked = linked_libraries(library)
+    assert linked is not None
+    assert {"libc.so.6", "libstdc++.so.6"} <= set(linked)
+    assert linked_libraries(Path(__file__)) is None
+    assert linked_libraries(tmp_path / "none.so") is None
+    # A part of a file says nothing, whatever is missing.
+    content = library.read_bytes()
+    for size in (0, 16, 64, 200, 4096, len(content) // 2):
+        (tmp_path / "part.so").write_bytes(content[:size])
+        assert linked_libraries(tmp_path / "part.so") in (None, linked)
 
 
 def test_no_driver_under_a_gpu_build_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

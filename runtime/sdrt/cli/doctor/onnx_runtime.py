@@ -13,16 +13,24 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sdrt.cli.doctor.check_result import Finding, Status
-from sdrt.common.extras import install_command
+from sdrt.cli.doctor.linked import linked_libraries
+from sdrt.common.extras import install_command, is_installed
 from sdrt.errors import ProviderError, SdrtError
 from sdrt.onnx.providers import PROVIDERS
 from sdrt.onnx.tensorrt import LIBRARIES, load_tensorrt
 
 __all__ = ["check_onnxruntime", "missing_libraries"]
 
-CUDA_LIBRARIES: dict[int, tuple[str, ...]] = {
-    12: ("libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12", "libcufft.so.11", "libcurand.so.10"),
-    13: ("libcudart.so.13", "libcublas.so.13", "libcublasLt.so.13", "libcufft.so.12", "libcurand.so.10"),
+_CUDA_PROVIDER = "libonnxruntime_providers_cuda.so"
+_NEWEST_CUDA = 13
+# What the wheels with NVIDIA's libraries are called, up to CUDA 12 followed by "-cu12".
+_NVIDIA_WHEELS = {
+    "cublas": "nvidia-cublas",
+    "cublasLt": "nvidia-cublas",
+    "cudart": "nvidia-cuda-runtime",
+    "cufft": "nvidia-cufft",
+    "curand": "nvidia-curand",
+    "nvrtc": "nvidia-cuda-nvrtc",
 }
 WHEELS = (
     *("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn"),
@@ -107,12 +115,12 @@ def check_cuda(providers: tuple[str, ...]) -> Iterator[Finding]:
 
 def _cuda_libraries() -> Finding:
     major = cuda_major()
-    missing = missing_libraries(major)
+    missing = missing_libraries()
     if not missing:
         return Finding(name="CUDA libraries", detail=f"CUDA {major} and cuDNN 9 found")
     return Finding(
         name="CUDA libraries",
-        detail=f"missing {', '.join(missing)}",
+        detail=f"missing {', '.join(f'{name} ({_wheel_of(name, major)})' for name in missing)}",
         status=Status.ERROR,
         remedy=f"pip install '{_gpu_wheel()}'",
         exit_code=ProviderError.exit_code,
@@ -174,7 +182,7 @@ def check_libraries() -> Iterator[Finding]:
 def check_missing(providers: tuple[str, ...]) -> Iterator[Finding]:
     """Say for each provider that is not installed how to install it, and what it needs."""
     for name, row in PROVIDERS.items():
-        if name in providers or (row.package and _is_there(row.package)):
+        if name in providers or (row.package and is_installed(row.package)):
             continue
         if name == "coreml":
             remedy = f"it needs {row.needs}"
@@ -183,10 +191,6 @@ def check_missing(providers: tuple[str, ...]) -> Iterator[Finding]:
             first = "" if row.package else "pip uninstall -y onnxruntime && "
             remedy = f"to use it: {first}{install_command(row.extra)}; it needs {row.needs}"
         yield Finding(name=name, detail="not installed", status=Status.NOTE, remedy=remedy)
-
-
-def _is_there(package: str) -> bool:
-    return find_spec(package.replace("-", "_")) is not None
 
 
 def _gpu_wheel() -> str:
@@ -199,21 +203,43 @@ def _gpu_wheel() -> str:
 
 def cuda_major() -> int:
     """Major CUDA version that the installed onnxruntime was built for; the newest known if it does not say."""
-    spec = find_spec("onnxruntime")
-    roots = list(spec.submodule_search_locations or ()) if spec else []
-    for root in roots:
-        built = Path(root, "capi", "build_and_package_info.py")
+    for folder in _onnxruntime_folders():
+        built = folder / "build_and_package_info.py"
         if built.is_file() and (
             found := re.search(r"cuda_version\s*=\s*['\"](\d+)", built.read_text("utf-8"))
         ):
             return int(found[1])
-    return max(CUDA_LIBRARIES)
+    return _NEWEST_CUDA
 
 
-def missing_libraries(major: int) -> list[str]:
-    """The CUDA and cuDNN libraries that neither NVIDIA's wheels nor the system has."""
-    wanted = (*CUDA_LIBRARIES.get(major, CUDA_LIBRARIES[max(CUDA_LIBRARIES)]), CUDNN_LIBRARY)
-    return [name for name in wanted if not (_in_wheel(name) or _loads(name))]
+def _onnxruntime_folders() -> list[Path]:
+    """The folders of onnxruntime's own libraries, without importing it."""
+    spec = find_spec("onnxruntime")
+    roots = list(spec.submodule_search_locations or ()) if spec else []
+    return [Path(root, "capi") for root in roots]
+
+
+def missing_libraries() -> list[str]:
+    """The libraries of NVIDIA that onnxruntime's CUDA provider needs, and neither a wheel nor the system has.
+
+    The provider itself says what it is linked with: which libraries that are has changed from version to version. It
+    opens cuDNN while it runs.
+    """
+    linked = [linked_libraries(folder / _CUDA_PROVIDER) or [] for folder in _onnxruntime_folders()]
+    wanted = {name for names in linked for name in names if name.startswith(("libcu", "libnv"))}
+    return [
+        name
+        for name in (*sorted(wanted - {DRIVER_LIBRARY}), CUDNN_LIBRARY)
+        if not (_in_wheel(name) or _loads(name))
+    ]
+
+
+def _wheel_of(library: str, major: int) -> str:
+    """The package that has one of NVIDIA's libraries, such as libcublas.so.13."""
+    if library == CUDNN_LIBRARY:
+        return f"nvidia-cudnn-cu{major}"
+    name = library.removeprefix("lib").partition(".")[0]
+    return f"{_NVIDIA_WHEELS.get(name, f'nvidia-{name}')}{'' if major > 12 else f'-cu{major}'}"
 
 
 def _in_wheel(library: str) -> bool:
