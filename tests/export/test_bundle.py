@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -296,8 +297,10 @@ for (const [prompt, options] of calls) {
   wrong.push(await pipeline.generate(prompt, options).catch((error) => error.message));
 }
 const long = pipeline.fits("one ".repeat(100));
-console.log(JSON.stringify({ size: [image.height, image.width], told, stopped, wrong, long }));
 await pipeline.release();
+await pipeline.release();
+wrong.push(await pipeline.generate("a").catch((error) => error.message));
+console.log(JSON.stringify({ size: [image.height, image.width], told, stopped, wrong, long }));
 """
 
 
@@ -306,9 +309,11 @@ await pipeline.release();
 def test_node_makes_python_s_image(shapes: Path, tmp_path: Path) -> None:
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")
-    (tmp_path / "package.json").write_text('{"private": true}', encoding="utf-8")
+    example = ROOT / "examples" / "node"
+    for file in example.iterdir():
+        shutil.copyfile(file, tmp_path / file.name)
     quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=0", "--fetch-timeout=60000")
-    install = ["npm", "install", *quiet, "onnxruntime-node@1.30.0"]
+    install = ["npm", "install", *quiet]
     done = subprocess.run(install, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode:
         pytest.skip(f"onnxruntime-node cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
@@ -325,12 +330,48 @@ def test_node_makes_python_s_image(shapes: Path, tmp_path: Path) -> None:
         "seed is 1.5: expected a whole number, or a BigInt",
         "guidanceScale is NaN: expected a number from -10000 to 10000",
         "negativePrompt is null: expected a string",
+        "this pipeline was released: open the bundle again",
     ]
     assert found["long"] is False
     pixels = np.frombuffer((tmp_path / "image.bin").read_bytes(), np.uint8).reshape(*found["size"], 4)
     assert (pixels[..., 3] == 255).all()
     own = own_image("shapes", PROMPT, seed=3, num_inference_steps=6)
     assert np.abs(pixels[..., :3].astype(int) - own).max() <= 2
+    # The example does the same.
+    command = [str(NODE), "generate.mjs", "bundle", PROMPT, "example.png", "3"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith("step 6 of 6\n")
+    assert np.abs(pixels_of(tmp_path / "example.png") - own).max() <= 2
+
+
+def pixels_of(path: Path) -> Any:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+# --- C++ ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.full
+def test_cpp_makes_python_s_image(shapes: Path, tmp_path: Path) -> None:
+    """No package index has the headers of ONNX Runtime, so a release of it must be named."""
+    if (release := os.environ.get("SDRT_TEST_ONNXRUNTIME")) is None:
+        pytest.skip("SDRT_TEST_ONNXRUNTIME does not name a release of ONNX Runtime with include/ and lib/")
+    example, build = ROOT / "examples" / "cpp", tmp_path / "build"
+    for command in (
+        ["cmake", "-S", str(example), "-B", str(build), f"-DONNXRUNTIME={release}"],
+        ["cmake", "--build", str(build)],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    for number, text in enumerate([*TEXTS, "a <|endoftext|>! cat", PROMPT]):
+        path = tmp_path / f"{number}.png"
+        arguments = [build / "generate", shapes, text, path, str(2**32 + number)]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        made = image_of(shapes, text, seed=2**32 + number)
+        assert np.abs(pixels_of(path) - made).max() <= 2, text
 
 
 # --- browsers -------------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ def write_bundle(
     guidance_scale: float | None = None,
     width: int | None = None,
     height: int | None = None,
+    max_size: int | None = None,
     eta: float = 0.0,
 ) -> Path:
     """Write the bundle of an exported or embedded model, whole or not at all. Returns the folder.
@@ -52,8 +53,8 @@ def write_bundle(
         web: add a page for browsers, and ONNX Runtime for them, which is downloaded from the npm registry.
         force: replace a folder that exists at ``output``.
         notify: receives messages for the user.
-        scheduler, spacing, num_inference_steps, guidance_scale, width, height, eta: as in a call of the pipeline. The
-            model's own by default.
+        scheduler, spacing, num_inference_steps, guidance_scale, width, height, max_size, eta: as in a call of the
+            pipeline. The model's own by default.
 
     Raises:
         RequestError: a setting is wrong, the scheduler cannot be bundled, or ``output`` exists.
@@ -69,6 +70,7 @@ def write_bundle(
         guidance_scale=guidance_scale,
         width=width,
         height=height,
+        max_size=max_size,
         eta=eta,
     )
     with StableDiffusionPipeline.from_pretrained(

@@ -99,15 +99,16 @@ export class Tokenizer {
   #pieces(word) {
     const letters = [...new TextEncoder().encode(word)].map((byte) => LETTERS[byte]);
     letters[letters.length - 1] += "</w>";
+    const rank = (n) => this.ranks.get(`${letters[n]} ${letters[n + 1]}`) ?? Infinity;
+    // The rank of each letter with its next, kept because looking one up takes longer than all else.
+    const ranks = letters.map((_, n) => rank(n));
     for (;;) {
-      let best = -1;
-      let rank = Infinity;
-      for (let n = 0; n + 1 < letters.length; n++) {
-        const found = this.ranks.get(`${letters[n]} ${letters[n + 1]}`) ?? Infinity;
-        if (found < rank) [best, rank] = [n, found];
-      }
-      if (best < 0) return letters.map((piece) => this.vocab[piece] ?? this.unknown);
+      let best = 0;
+      for (let n = 1; n < ranks.length; n++) if (ranks[n] < ranks[best]) best = n;
+      if (ranks[best] === Infinity) return letters.map((piece) => this.vocab[piece] ?? this.unknown);
       letters.splice(best, 2, letters[best] + letters[best + 1]);
+      ranks.splice(best, 2, rank(best));
+      if (best > 0) ranks[best - 1] = rank(best - 1);
     }
   }
 }
@@ -150,6 +151,7 @@ export class Pipeline {
    */
   async generate(prompt, { seed = 0, negativePrompt = "", guidanceScale, onStep, signal } = {}) {
     const { plan, sessions } = this;
+    if (!sessions.unet) throw new Error("this pipeline was released: open the bundle again");
     const guided = plan.guidance_scale !== null;
     if (guidanceScale !== undefined && !guided) throw new TypeError("this bundle has no guidance: leave out guidanceScale");
     const scale = guidanceScale ?? plan.guidance_scale;
@@ -208,9 +210,11 @@ export class Pipeline {
     return run(this.sessions.text_encoder, output, { [input]: this.#tensor(kind, ids, [1, ids.length]) });
   }
 
-  /** Free the memory of all graphs. The pipeline cannot be used then. */
+  /** Free the memory of all graphs. The pipeline cannot be used then; a second call does nothing. */
   async release() {
-    for (const session of Object.values(this.sessions)) await session.release();
+    const sessions = Object.values(this.sessions);
+    this.sessions = {};
+    for (const session of sessions) await session.release();
   }
 
   async #decode(latents) {
