@@ -24,6 +24,7 @@ class Entry:
 
 
 ENTRIES: Mapping[str, Entry] = {
+    "browser": Entry(module="browser", help="Compare a bundle in the browser with sdrt on the same cores."),
     "chart": Entry(module="chart", help="Draw seconds per step and peak memory."),
     "check": Entry(module="requirements", help="Say what this machine lacks."),
     "choices": Entry(module="choices", help="Compare other settings of the session."),
