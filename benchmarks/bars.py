@@ -206,7 +206,7 @@ def judge_start(turns: Sequence[Turn], *, whole: tuple[int, int] | None = None) 
     `whole` is the side and the steps of a whole image, which has goals with fewer calls at 512x512.
     """
     side, steps = whole or (0, 0)
-    # An image of many steps says nothing of how soon the first one begins.
+    # An image of many steps says nothing about how soon the first step begins.
     goals = [bar for bar in START if steps <= 1 or bar.kind != "faster"]
     found = [_judge(bar, "exported-tuned", turns) for bar in goals]
     for name, limit in _ACCELERATED.get(steps, {}).items() if side == _WHOLE else ():

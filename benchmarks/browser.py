@@ -4,14 +4,14 @@
 
 - **first image**: from the request for the page until the image is there, in a browser with an empty cache, three
   times. Beside it, a process of `sdrt generate` from its start.
-- **warm image**: a page that has made one makes another, and so does a pipeline, in turns. Every round begins with
-  another one; ratios are taken within a round.
+- **warm image**: a page that has made one makes another, and so does a pipeline, in turns. Each round starts with a
+  different system; ratios are taken within a round.
 - **bytes**: what the browser downloads for the first image. The server compresses nothing.
-- **memory**: what Linux counts as `Pss` of all of Chromium's processes with the page, without what they had on an
-  empty page; of the process beside it, everything.
+- **memory**: the `Pss` of all of Chromium's processes after the image, less what they had before the page was opened.
+  For sdrt, the own peak memory of the process.
 
-The page and the pipeline never run at the same time. `webgpu` takes minutes where the GPU is in software. It needs
-Playwright and Chromium, and downloads ONNX Runtime for browsers from the npm registry.
+The page and the pipeline never run at the same time. With a software GPU, `webgpu` takes minutes. The
+command needs Playwright and Chromium, and downloads ONNX Runtime for browsers from the npm registry.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import psutil
 from benchmarks import in_turn, worker
 from benchmarks.bars import judge_browser
 from benchmarks.command_line import conclude, parser_of
-from benchmarks.measure import device, markdown, spread
+from benchmarks.measure import device, markdown, run, spread
 from benchmarks.settings import say
 from benchmarks.tables import bars
 from sdrt import StableDiffusionPipeline
@@ -71,7 +71,7 @@ def compare(work: Path, options: Any) -> dict[str, Any]:
         }
         for backend, found in firsts.items():
             say(f"{backend}: first image {found[0]['first']:.2f} s, {found[0]['bytes'] / 1e6:.1f} MB")
-        firsts[NATIVE] = [_first_native(options.steps) for _ in range(options.starts)]
+        firsts[NATIVE] = [_first_native(work, options.steps) for _ in range(options.starts)]
         turns = _turns(browser, address, backends, options)
     return {
         "model": f"shapes, {options.steps} steps",
@@ -128,20 +128,11 @@ def _first(browser: Any, address: str) -> dict[str, float]:
     return {"first": seconds, "bytes": size, "own_bytes": memory}
 
 
-def _first_native(steps: int) -> dict[str, float]:
+def _first_native(work: Path, steps: int) -> dict[str, float]:
     command = [sys.executable, "-m", "sdrt", "generate", PROMPT, "--seed", "0", "--steps", str(steps), "-q"]
-    variables = {**os.environ, **worker.environment()}
-    started = time.perf_counter()
-    with subprocess.Popen([*command, "-o", "-"], env=variables, stdout=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit("sdrt generate failed")
-    return {
-        "first": time.perf_counter() - started,
-        "bytes": 0.0,
-        "own_bytes": float(usage.ru_maxrss * 1024),
-    }
+    variables = {**worker.environment(), "PYTHONDONTWRITEBYTECODE": ""}
+    done = run([*command, "-o", work / "image.png", "-f"], work / "log.txt", environment=variables)
+    return {"first": done.seconds, "bytes": 0.0, "own_bytes": float(done.own_bytes)}
 
 
 def _page(context: Any, address: str) -> Any:
@@ -153,7 +144,7 @@ def _page(context: Any, address: str) -> Any:
 
 
 def _make(page: Any) -> float:
-    """The seconds of an image."""
+    """Make an image, and return how many seconds it took."""
     milliseconds, said = page.evaluate(_MAKE)
     if "made in" not in said:
         raise SystemExit(f"the page: {said}")
@@ -161,7 +152,7 @@ def _make(page: Any) -> float:
 
 
 def _browser_memory() -> float:
-    """Bytes of Chromium, of which this process started the only one."""
+    """The memory of all Chromium processes below this one, in bytes. There must be only one Chromium."""
     total = 0
     for process in psutil.Process().children(recursive=True):
         try:
@@ -222,7 +213,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of("browser", __doc__)
     parser.add_argument("--work", type=Path, help="write the bundle here; default: a temporary folder")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--starts", type=int, default=3, help="first images; default: %(default)s")
+    parser.add_argument(
+        "--starts", type=int, default=3, help="how many first images to measure; default: %(default)s"
+    )
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--backends", default="wasm", help="wasm, webgpu or both; default: %(default)s")
     parser.add_argument("--chromium", default=shutil.which("chromium"), help="default: chromium in the PATH")

@@ -30,7 +30,7 @@ def _provider(name: str, row: Provider) -> tuple[str, ...]:
         f"`.[{row.extra}]`",
         row.needs,
         f"`--target {row.target}`",
-        "all, as they are" if row.takes_any else f"{own_options} {helpers}".strip() or "–",
+        "any option, unchanged" if row.takes_any else f"{own_options} {helpers}".strip() or "–",
     )
 
 

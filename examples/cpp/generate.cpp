@@ -36,7 +36,7 @@ json read(const fs::path& path) {
   return json::parse(file);
 }
 
-// A tensor with a copy of `values` of its own.
+// A tensor that owns a copy of `values`.
 template <typename To, typename From>
 Ort::Value tensor(const std::vector<From>& values, const Shape& shape) {
   Ort::AllocatorWithDefaultOptions allocator;
@@ -135,7 +135,7 @@ Image generate(const fs::path& bundle, const std::string& prompt, std::uint64_t 
   std::vector<Ort::Value> state = list(tensor<float>(latents, shape), tensor<float>(std::vector<float>(count(history_shape)), history_shape),
                                        tensor<float>(sample, sample_shape));
 
-  // Steps. Each takes the last one's latents, history and sample.
+  // Steps. Each takes the previous one's latents, history and sample.
   const json& unet = plan.at("unet");
   std::vector<std::string> inputs = {"latents", "history", "output", "noise", "factors"};
   if (guided) inputs.push_back("guidance_scale");
@@ -170,6 +170,12 @@ Image generate(const fs::path& bundle, const std::string& prompt, std::uint64_t 
   return image;
 }
 
+std::uint64_t seed_of(const std::string& text) {
+  const bool is_whole = !text.empty() && text.size() < 20 && text.find_first_not_of("0123456789") == std::string::npos;
+  if (!is_whole) throw std::runtime_error("SEED is " + text + ": expected a whole number");
+  return std::stoull(text);
+}
+
 void write(const Image& image, const std::string& path) {
   png_image about{};
   about.version = PNG_IMAGE_VERSION;
@@ -189,7 +195,7 @@ int main(int count, char** arguments) {
     return 2;
   }
   try {
-    const std::uint64_t seed = count > 4 ? std::stoull(arguments[4]) : 0;
+    const std::uint64_t seed = count > 4 ? seed_of(arguments[4]) : 0;
     write(generate(fs::u8path(arguments[1]), arguments[2], seed), arguments[3]);
   } catch (const std::exception& error) {
     std::cerr << "generate: " << error.what() << "\n";

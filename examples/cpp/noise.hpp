@@ -9,10 +9,10 @@
 
 class Noise {
  public:
-  // The low 32 bits of the seed count, as in torch.
+  // Only the low 32 bits of the seed matter, as in torch.
   explicit Noise(std::uint64_t seed) : words_(static_cast<std::uint32_t>(seed)) {}
 
-  // Draws `size` values, at least 16: torch draws fewer in another way.
+  // Draws `size` values, at least 16: torch uses another method for fewer.
   std::vector<float> draw(std::size_t size) {
     if (size < kBlock) throw std::invalid_argument("expected 16 values or more");
     std::vector<double> uniforms(size);

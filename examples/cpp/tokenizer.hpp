@@ -44,7 +44,7 @@ class Tokenizer {
     check(status);
   }
 
-  // The ids of a text, of the plan's length: those that do not fit are left out.
+  // The ids of a text, cut or padded to the plan's length.
   std::vector<std::int64_t> encode(const std::string& text) const {
     std::vector<std::int64_t> ids = {start_};
     for (const std::string& word : words(text)) {
@@ -87,7 +87,7 @@ class Tokenizer {
     return found;
   }
 
-  // A word's pieces: letters that are joined, the pair of the lowest rank first, until no pair has one.
+  // Joins a word's letters to pieces: the pair with the lowest rank first, until no pair has a rank.
   std::vector<std::string> pieces(const std::string& word) const {
     static const std::array<std::string, 256> letters = letters_of_bytes();
     std::vector<std::string> found;

@@ -14,7 +14,7 @@ if (output === undefined) {
   process.exit(2);
 }
 
-// The bundle brings its loop along.
+// The bundle contains the code of the loop.
 const { Pipeline } = await import(pathToFileURL(resolve(bundle, "sdrt.mjs")));
 const pipeline = await Pipeline.open(
   ort,

@@ -355,7 +355,7 @@ def pixels_of(path: Path) -> Any:
 
 @pytest.mark.full
 def test_cpp_makes_python_s_image(shapes: Path, tmp_path: Path) -> None:
-    """No package index has the headers of ONNX Runtime, so a release of it must be named."""
+    """The packages on PyPI and npm lack ONNX Runtime's C++ headers, so the test needs a release of it."""
     if (release := os.environ.get("SDRT_TEST_ONNXRUNTIME")) is None:
         pytest.skip("SDRT_TEST_ONNXRUNTIME does not name a release of ONNX Runtime with include/ and lib/")
     example, build = ROOT / "examples" / "cpp", tmp_path / "build"

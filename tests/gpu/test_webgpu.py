@@ -109,7 +109,7 @@ def tasks() -> dict[str, Any]:
 
 
 def test_every_task_makes_the_cpu_s_image(tasks: dict[str, Any]) -> None:
-    """Within a level of 255. Sums are in another order, and an image is rounded once."""
+    """Within one of 255 levels. Sums are in another order, and an image is rounded once."""
     assert len(tasks["apart"]) == 9
     assert {name: apart for name, apart in tasks["apart"].items() if apart > 1} == {}
 

@@ -53,8 +53,10 @@ def write_bundle(
         web: add a page for browsers, and ONNX Runtime for them, which is downloaded from the npm registry.
         force: replace a folder that exists at ``output``.
         notify: receives messages for the user.
-        scheduler, spacing, num_inference_steps, guidance_scale, width, height, max_size, eta: as in a call of the
-            pipeline. The model's own by default.
+        scheduler, spacing, num_inference_steps, guidance_scale, width, height: as in a call of the pipeline. The
+            model's own by default.
+        max_size: the longest side to allow, in pixels. sdrt's limit by default.
+        eta: the share of fresh noise, for DDIM.
 
     Raises:
         RequestError: a setting is wrong, the scheduler cannot be bundled, or ``output`` exists.

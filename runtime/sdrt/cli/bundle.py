@@ -28,7 +28,9 @@ __all__ = ["bundle"]
 @click.option("--guidance-scale", type=float, help="Guidance scale.  [default: the model's]")
 @click.option("--width", type=int, help="Width in pixels.  [default: the model's]")
 @click.option("--height", type=int, help="Height in pixels.  [default: the model's]")
-@click.option("--max-size", type=int, help="Allow sides up to this.  [default: as sdrt generate]")
+@click.option(
+    "--max-size", type=int, help="Allow sides of up to this many pixels.  [default: as in sdrt generate]"
+)
 @click.option("--eta", type=float, default=0.0, show_default=True, help="Share of fresh noise, for DDIM.")
 @click.option(
     "--web",

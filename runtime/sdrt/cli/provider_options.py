@@ -55,7 +55,7 @@ provider_library_option = click.option(
     metavar="FILE|PACKAGE",
     help="A library of execution providers for ONNX Runtime, or an installed package that has one, such as "
     "onnxruntime-ep-webgpu. --provider chooses one of its providers. It can be ONNX Runtime's name, such as "
-    "MLXExecutionProvider.  [default: the package for the provider, if ONNX Runtime itself does not have it]",
+    "ACMEExecutionProvider.  [default: the package for the provider, if ONNX Runtime itself does not have it]",
 )
 allow_fallback_option = click.option(
     "--allow-fallback", is_flag=True, help="Let the CPU run what the provider cannot run."

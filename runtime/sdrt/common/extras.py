@@ -29,7 +29,7 @@ def missing_modules(extra: str) -> list[str]:
 
 def is_installed(package: str) -> bool:
     """Whether a package is installed. Imports nothing."""
-    # Imported here, because it takes longer to import than `sdrt export --help` takes to run.
+    # Imported here, because the import is slow, and `sdrt export --help` does not need it.
     from importlib import metadata
 
     try:

@@ -42,7 +42,7 @@ class Loading:
     provider_library: str | os.PathLike[str] | None = argument(
         None,
         'The library that has the provider: a file, or an installed package such as "onnxruntime-ep-webgpu". The '
-        'provider can then be ONNX Runtime\'s own name, such as "MLXExecutionProvider".',
+        'provider can then be ONNX Runtime\'s own name, such as "ACMEExecutionProvider".',
         usual="the package for the provider, if ONNX Runtime itself does not have it",
     )
     threads: int | None = argument(

@@ -36,7 +36,7 @@ def composed(content: bytes, path: Path, operators: Collection[str] = (ATTENTION
     `path` is its file, for messages.
 
     Raises:
-        UnsupportedModelError: an operator is of another form than those that sdrt writes.
+        UnsupportedModelError: an operator has a form that sdrt does not write.
         IntegrityError: this is not an ONNX graph.
     """
     changed, version = bytearray(content), opset_of(content, path)
@@ -72,7 +72,7 @@ def _is_plain_product(one: FusedNode) -> bool:
 
 
 _IS_PLAIN = {ATTENTION: _is_plain_attention, PRODUCT: _is_plain_product}
-_CALLED = {ATTENTION: "fused attentions", PRODUCT: "fused products"}
+_CALLED = {ATTENTION: "fused attentions", PRODUCT: "fused matrix products"}
 
 
 def _is_causal(one: FusedNode) -> bool:

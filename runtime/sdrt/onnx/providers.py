@@ -53,7 +53,7 @@ class Provider:
         package: the package whose library has it, if ONNX Runtime itself has not.
         takes_any: whether it takes options that sdrt does not know.
         probed: whether fused operators are tried on a device before graphs with them run there.
-        one_at_a_time: whether the process may do only one thing on a device at a time. Others wait.
+        one_at_a_time: whether only one session of the process may use a device at a time. The others wait.
     """
 
     ort: str
@@ -93,7 +93,7 @@ class _Rows(dict[str, Provider]):
 
 _ORT_SUFFIX = "ExecutionProvider"
 _WITHOUT_CONTRIB = ("cpu", "cuda")
-"""The targets with ONNX Runtime's own operators, for which nobody has tried the kernels of these providers."""
+"""The targets whose graphs have ONNX Runtime's own operators. Nobody has tried these providers' kernels for them."""
 
 
 # DirectML is missing: it allows one run of a session at a time, and we have no machine to test it on.
@@ -156,7 +156,7 @@ _ROWS: Mapping[str, Provider] = {
     "coreml": Provider(ort="CoreMLExecutionProvider", needs="macOS", extra="cpu", lacks=("cuda",)),
     "tensorrt-rtx": Provider(
         ort="NvTensorRTRTXExecutionProvider",
-        needs="an NVIDIA RTX GPU of 2018 or later and its driver, but no CUDA",
+        needs="an NVIDIA RTX GPU of 2018 or later, its driver (CUDA is not needed), and Python 3.11 or later",
         extra="tensorrt-rtx",
         lacks=_WITHOUT_CONTRIB,
         warms_up="TensorRT for RTX compiles its engines",

@@ -90,7 +90,7 @@ class Component:
         if self.records:
             require_sound_recordings()
         self._recordings = 0
-        # While a recording is made, nothing else may use the device, so other components wait.
+        # While a recording is made, or where a provider does one thing at a time, other components wait for the device.
         self._device_lock = _lock_of_device(config)
         # The CUDA provider keeps recordings and cuDNN's plans for attention per thread, and a plan takes longer to make
         # than a step. So a single thread loads and runs this component.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 __all__ = ["BALANCED", "CONTROL_MODES", "GUESS", "ControlMode"]
 
 _SOFT = 0.825
-_SMALLEST_OF_ITS_NETWORKS = 10
-"""The outputs of SDXL's ControlNets; those of Stable Diffusion 1 and 2 have 13."""
+_LEAST_OUTPUTS = 10
+"""The outputs of SDXL's ControlNets, the smallest that A1111's extension knows. Those of Stable Diffusion 1 have 13."""
 
 
 def _even(count: int) -> list[float]:
@@ -17,11 +17,11 @@ def _even(count: int) -> list[float]:
 
 
 def _soft(count: int) -> list[float]:
-    """The weights of sd-webui-controlnet. SDXL's network is shorter, and there too they are the first ones of 13.
+    """The weights of sd-webui-controlnet. SDXL's network is shorter, and takes the first of the 13 weights.
 
-    The extension knows no smaller network. The weights of one end at 1, as those of Stable Diffusion 1 do.
+    For a smaller network, the weights end at 1, as for Stable Diffusion 1.
     """
-    last = 12 if count >= _SMALLEST_OF_ITS_NETWORKS else count - 1
+    last = 12 if count >= _LEAST_OUTPUTS else count - 1
     return [_SOFT ** max(last - index, 0) for index in range(count)]
 
 

@@ -91,7 +91,7 @@ def test_complete_cuda_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding.status is Status.OK
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has ELF")
+@pytest.mark.skipif(sys.platform != "linux", reason="onnxruntime has ELF files only on Linux")
 def test_a_library_says_what_it_is_linked_with(tmp_path: Path) -> None:
     import onnxruntime
 

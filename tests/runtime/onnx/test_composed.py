@@ -110,7 +110,9 @@ def test_products_with_turned_weights(operators: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("options", [{"transB": 1, "alpha": 0.5}, {"transA": 1}, {}])
 def test_other_products_are_refused(options: dict[str, Any]) -> None:
     content = product(np.ones((16, 16), np.float32), **options)
-    with pytest.raises(UnsupportedModelError, match="fused products of a form that sdrt cannot compose"):
+    with pytest.raises(
+        UnsupportedModelError, match="fused matrix products of a form that sdrt cannot compose"
+    ):
         composed(content, FILE, (PRODUCT,))
 
 

@@ -100,7 +100,7 @@ export class Tokenizer {
     const letters = [...new TextEncoder().encode(word)].map((byte) => LETTERS[byte]);
     letters[letters.length - 1] += "</w>";
     const rank = (n) => this.ranks.get(`${letters[n]} ${letters[n + 1]}`) ?? Infinity;
-    // The rank of each letter with its next, kept because looking one up takes longer than all else.
+    // The rank of each piece with the next. They are kept, because looking them up takes most of the time.
     const ranks = letters.map((_, n) => rank(n));
     for (;;) {
       let best = 0;
@@ -210,7 +210,7 @@ export class Pipeline {
     return run(this.sessions.text_encoder, output, { [input]: this.#tensor(kind, ids, [1, ids.length]) });
   }
 
-  /** Free the memory of all graphs. The pipeline cannot be used then; a second call does nothing. */
+  /** Free the memory of all graphs. The pipeline cannot be used afterwards. A second call does nothing. */
   async release() {
     const sessions = Object.values(this.sessions);
     this.sessions = {};

@@ -1,4 +1,4 @@
-"""The libraries that a library is linked with, as it says itself. Nothing is loaded."""
+"""Reads from a library's file which libraries it is linked with, and loads nothing."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ __all__ = ["check_onnxruntime", "missing_libraries"]
 
 _CUDA_PROVIDER = "libonnxruntime_providers_cuda.so"
 _NEWEST_CUDA = 13
-# What the wheels with NVIDIA's libraries are called, up to CUDA 12 followed by "-cu12".
+# The names of NVIDIA's wheels for CUDA 13. Those for CUDA 12 end in "-cu12".
 _NVIDIA_WHEELS = {
     "cublas": "nvidia-cublas",
     "cublasLt": "nvidia-cublas",
@@ -117,7 +117,12 @@ def _cuda_libraries() -> Finding:
     major = cuda_major()
     missing = missing_libraries()
     if not missing:
-        return Finding(name="CUDA libraries", detail=f"CUDA {major} and cuDNN 9 found")
+        found = (
+            f"CUDA {major} and cuDNN 9 found"
+            if _linked_with_cuda()
+            else "cuDNN 9 found; CUDA was not checked"
+        )
+        return Finding(name="CUDA libraries", detail=found)
     return Finding(
         name="CUDA libraries",
         detail=f"missing {', '.join(f'{name} ({_wheel_of(name, major)})' for name in missing)}",
@@ -220,18 +225,23 @@ def _onnxruntime_folders() -> list[Path]:
 
 
 def missing_libraries() -> list[str]:
-    """The libraries of NVIDIA that onnxruntime's CUDA provider needs, and neither a wheel nor the system has.
+    """NVIDIA's libraries that onnxruntime's CUDA provider needs, and that neither a wheel nor the system has.
 
-    The provider itself says what it is linked with: which libraries that are has changed from version to version. It
-    opens cuDNN while it runs.
+    The provider's file says which libraries it is linked with, since these differ between versions. It loads cuDNN only
+    at run time, so cuDNN is always in the list of what it needs.
     """
-    linked = [linked_libraries(folder / _CUDA_PROVIDER) or [] for folder in _onnxruntime_folders()]
-    wanted = {name for names in linked for name in names if name.startswith(("libcu", "libnv"))}
+    wanted = _linked_with_cuda()
     return [
         name
         for name in (*sorted(wanted - {DRIVER_LIBRARY}), CUDNN_LIBRARY)
         if not (_in_wheel(name) or _loads(name))
     ]
+
+
+def _linked_with_cuda() -> set[str]:
+    """NVIDIA's libraries that the CUDA provider is linked with. Empty if its file cannot be read."""
+    linked = [linked_libraries(folder / _CUDA_PROVIDER) or [] for folder in _onnxruntime_folders()]
+    return {name for names in linked for name in names if name.startswith(("libcu", "libnv"))}
 
 
 def _wheel_of(library: str, major: int) -> str:
