@@ -2,8 +2,8 @@
 
     python -m benchmarks browser [--rounds 7] [--steps 20] [--backends wasm,webgpu] [--chromium FILE]
 
-- **first image**: from the request for the page until the image is there, in a browser with an empty cache, three
-  times. Beside it, a process of `sdrt generate` from its start.
+- **first image**: from the request for the page until the image is there, in a new profile with an empty cache,
+  three times in one browser. Beside it, a process of `sdrt generate` from its start.
 - **warm image**: a page that has made one makes another, and so does a pipeline, in turns. Each round starts with a
   different system; ratios are taken within a round.
 - **bytes**: what the browser downloads for the first image. The server compresses nothing.
@@ -129,7 +129,20 @@ def _first(browser: Any, address: str) -> dict[str, float]:
 
 
 def _first_native(work: Path, steps: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "sdrt", "generate", PROMPT, "--seed", "0", "--steps", str(steps), "-q"]
+    command = [
+        sys.executable,
+        "-m",
+        "sdrt",
+        "generate",
+        PROMPT,
+        "--seed",
+        "0",
+        "--steps",
+        str(steps),
+        "--provider",
+        "cpu",
+        "-q",
+    ]
     variables = {**worker.environment(), "PYTHONDONTWRITEBYTECODE": ""}
     done = run([*command, "-o", work / "image.png", "-f"], work / "log.txt", environment=variables)
     return {"first": done.seconds, "bytes": 0.0, "own_bytes": float(done.own_bytes)}
@@ -173,7 +186,9 @@ def _showing(folder: Path) -> Iterator[str]:
     ) as server:
         assert server.stdout is not None
         try:
-            yield server.stdout.readline().strip()
+            if not (address := server.stdout.readline().strip()):
+                raise SystemExit("sdrt bundle --show does not start")
+            yield address
         finally:
             server.send_signal(signal.SIGINT)
 

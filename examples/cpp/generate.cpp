@@ -6,6 +6,7 @@
 #include <png.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -50,12 +51,16 @@ template <typename From>
 Ort::Value tensor(const std::string& type, const std::vector<From>& values, const Shape& shape) {
   if (type == "int64") return tensor<std::int64_t>(values, shape);
   if (type == "int32") return tensor<std::int32_t>(values, shape);
-  return tensor<float>(values, shape);
+  if (type == "float32") return tensor<float>(values, shape);
+  throw std::runtime_error("plan.json has the type " + type + ": expected float32, int32 or int64");
 }
 
 Shape shape_of(const Ort::Value& value) { return value.GetTensorTypeAndShapeInfo().GetShape(); }
 
 std::vector<float> floats(const Ort::Value& value) {
+  if (value.GetTensorTypeAndShapeInfo().GetElementType() != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT) {
+    throw std::runtime_error("a graph gives another type than float32");
+  }
   const float* data = value.GetTensorData<float>();
   return {data, data + count(shape_of(value))};
 }
@@ -100,7 +105,7 @@ Image generate(const fs::path& bundle, const std::string& prompt, std::uint64_t 
   for (const char* part : {"text_encoder", "unet", "step", "vae_decoder"}) {
     graphs.try_emplace(part, env, bundle / fs::u8path(plan.at(part).at("graph").get<std::string>()));
   }
-  const Tokenizer tokenizer(read(bundle / plan.at("tokenizer").at("file").get<std::string>()), plan.at("tokenizer"));
+  const Tokenizer tokenizer(read(bundle / fs::u8path(plan.at("tokenizer").at("file").get<std::string>())), plan.at("tokenizer"));
 
   // Text: the negative prompt, which is empty here, comes first.
   const bool guided = !plan.at("guidance_scale").is_null();
@@ -164,6 +169,7 @@ Image generate(const fs::path& bundle, const std::string& prompt, std::uint64_t 
   for (std::size_t pixel = 0; pixel < pixels; ++pixel) {
     for (std::size_t colour = 0; colour < 3; ++colour) {
       const float value = std::clamp(planes[colour * pixels + pixel] / 2 + 0.5F, 0.0F, 1.0F);
+      if (std::isnan(value)) throw std::runtime_error("the image has values that are no numbers");
       image.pixels.push_back(static_cast<unsigned char>(std::nearbyint(value * 255)));
     }
   }
@@ -171,9 +177,12 @@ Image generate(const fs::path& bundle, const std::string& prompt, std::uint64_t 
 }
 
 std::uint64_t seed_of(const std::string& text) {
-  const bool is_whole = !text.empty() && text.size() < 20 && text.find_first_not_of("0123456789") == std::string::npos;
-  if (!is_whole) throw std::runtime_error("SEED is " + text + ": expected a whole number");
-  return std::stoull(text);
+  std::uint64_t seed = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    throw std::runtime_error("SEED is " + text + ": expected a whole number from 0 to 18446744073709551615");
+  }
+  return seed;
 }
 
 void write(const Image& image, const std::string& path) {

@@ -6,6 +6,7 @@
 #include <unicode/regex.h>
 #include <unicode/unistr.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <limits>
@@ -29,16 +30,11 @@ class Tokenizer {
       ranks_.emplace(joined, ranks_.size());
     }
     unknown_ = vocab_.at(model.at("unk_token"));
-    std::string special;
     for (const auto& one : json.at("added_tokens")) {
       const std::string word = one.at("content");
-      added_.emplace(word, one.at("id"));
-      special += (special.empty() ? "\\Q" : "|\\Q") + word + "\\E";
+      if (!word.empty()) added_.emplace(word, one.at("id"));
     }
-    if (special.empty()) special = "(?!)";
-    // Words with ids of their own, such as <|endoftext|>, are never split.
-    const std::string pattern = special + R"(|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|(?:(?!)" + special +
-                                R"()[^\p{White_Space}\p{L}\p{N}])+)";
+    const std::string pattern = R"('s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}]+)";
     UErrorCode status = U_ZERO_ERROR;
     pattern_.reset(icu::RegexPattern::compile(icu::UnicodeString::fromUTF8(pattern), 0, status));
     check(status);
@@ -79,11 +75,28 @@ class Tokenizer {
     for (std::int32_t at = 0; at < normal.length(); at = normal.moveIndex32(at, 1)) {
       lower.append(icu::UnicodeString(normal.char32At(at)).toLower(icu::Locale::getRoot()));
     }
-    const std::unique_ptr<icu::RegexMatcher> matcher(pattern_->matcher(lower, status));
-    check(status);
+    std::string plain;
+    lower.toUTF8String(plain);
     std::vector<std::string> found;
-    while (matcher->find(status)) matcher->group(status).toUTF8String(found.emplace_back());
-    check(status);
+    for (std::size_t at = 0; at < plain.size();) {
+      // Words with ids of their own, such as <|endoftext|>, are never split, and end the word before them.
+      std::size_t next = plain.size();
+      std::string special;
+      for (const auto& [word, id] : added_) {
+        const std::size_t place = plain.find(word, at);
+        if (place < next || (place == next && word.size() > special.size())) {
+          next = place;
+          special = word;
+        }
+      }
+      const auto part = icu::UnicodeString::fromUTF8(plain.substr(at, next - at));
+      const std::unique_ptr<icu::RegexMatcher> matcher(pattern_->matcher(part, status));
+      check(status);
+      while (matcher->find(status)) matcher->group(status).toUTF8String(found.emplace_back());
+      check(status);
+      if (!special.empty()) found.push_back(special);
+      at = next + special.size();
+    }
     return found;
   }
 

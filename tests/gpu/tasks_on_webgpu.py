@@ -54,8 +54,8 @@ def of_text(pipeline: StableDiffusionPipeline, **more: Any) -> Any:
     given = {
         name: value for name, value in {**USUAL, **more}.items() if name != "strength" or "image" in more
     }
-    if "image" in more:
-        given.pop("width"), given.pop("height")
+    if "image" in more:  # whose size the result has
+        del given["width"], given["height"]
     return np.asarray(pipeline(PROMPT, **given).images)
 
 

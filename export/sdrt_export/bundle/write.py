@@ -14,7 +14,7 @@ from sdrt.common.messages import brief
 from sdrt.common.notices import Notify
 from sdrt.errors import IntegrityError, RequestError, UnsupportedModelError
 from sdrt.model_folder.folder import ModelFolder, expand
-from sdrt.onnx.composed import composed
+from sdrt.onnx.composed import ATTENTION, PRODUCT, composed
 from sdrt.onnx.graph_file import read_graph
 from sdrt.pipeline import SchedulerLike
 from sdrt.request.request import Request
@@ -121,7 +121,7 @@ def _graphs(plan: dict[str, Any], folder: ModelFolder) -> tuple[dict[str, Path],
         plan[part]["data"] = _weights(path)
         files[f"{place}/{name}"] = path
         files |= {f"{place}/{data}": path.parent / data for data in plan[part]["data"]}
-        if (content := path.read_bytes()) != (apart := composed(content, path)):
+        if (content := path.read_bytes()) != (apart := composed(content, path, (ATTENTION, PRODUCT))):
             plan[part]["composed"] = f"{place}/composed.onnx"
             made[plan[part]["composed"]] = apart
     return files, made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -64,7 +65,8 @@ def stop_if_cancelled() -> None:
 @contextmanager
 def held(lock: Any) -> Iterator[None]:
     """Hold `lock`. A cancelled run does not wait for it."""
-    while not lock.acquire(timeout=INTERVAL if cancellable() else -1):
+    # On Windows, Ctrl-C does not end a wait.
+    while not lock.acquire(timeout=INTERVAL if cancellable() or os.name == "nt" else -1):
         stop_if_cancelled()
     try:
         yield

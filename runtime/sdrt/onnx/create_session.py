@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import isfinite, isinf
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -15,7 +15,7 @@ from sdrt.common.allocator import reusing_freed_memory
 from sdrt.common.cancelling import held
 from sdrt.common.interrupt import Worker, interruptible
 from sdrt.common.notices import Notices
-from sdrt.errors import IntegrityError, ProviderError, SdrtError
+from sdrt.errors import IntegrityError, ProviderError, SdrtError, UnsupportedModelError
 from sdrt.onnx.composed import ATTENTION, PRODUCT, composed
 from sdrt.onnx.cpu_layout import keep_arranged
 from sdrt.onnx.engine import FAILURES, can_pass_weights, default_threads, ort, tells_placement
@@ -120,8 +120,10 @@ def create_session(
     memory = place.changed if place.tuned else memory
     path = place.tuned or subject.path
     if device is not None and row.probed:
-        with held(lock) if lock else nullcontext():
-            memory = _fit(subject, device, memory, notices)
+        try:
+            memory = _fit(subject, device, memory, notices, lock)
+        except FAILURES as error:
+            raise _failure(subject, config, error) from error
 
     def create(linked: LinkedWeights | None) -> Any:
         options = _session_options(subject.name, config, strict)
@@ -165,22 +167,33 @@ def create_session(
 
 
 def _fit(
-    subject: Subject, device: Device, memory: MemoryGraph | None, notices: Notices
+    subject: Subject,
+    device: Device,
+    memory: MemoryGraph | None,
+    notices: Notices,
+    lock: threading.RLock | None,
 ) -> MemoryGraph | None:
-    """The graph without operators that the device computes wrongly. None if it is the graph in the subject's file.
+    """The graph without operators that the device lacks or computes wrongly. None if it is that of the subject's file.
 
     Raises:
-        UnsupportedModelError: nothing can take the place of such an operator.
+        UnsupportedModelError: nothing can take the place of an operator that the device computes wrongly.
     """
     content = subject.path.read_bytes() if memory is None else memory.content
-    errors = {
-        operator: error
-        for operator, probe in _PROBES.items()
-        if operator.encode() in content and not (error := probe(device)) <= _LARGEST_ERROR
-    }
+    with held(lock) if lock else nullcontext():
+        errors = {
+            operator: error
+            for operator, probe in _PROBES.items()
+            if operator.encode() in content and not (error := probe(device)) <= _LARGEST_ERROR
+        }
     if not errors:
         return memory
-    fit = composed(content, subject.path, errors)
+    try:
+        fit = composed(content, subject.path, errors)
+    except UnsupportedModelError:
+        # What the device only lacks may run elsewhere, if the user allows it.
+        if all(isinf(error) for error in errors.values()):
+            return memory
+        raise
     if ATTENTION in errors and notices not in _told:
         _told.add(notices)
         error = errors[ATTENTION]

@@ -200,8 +200,9 @@ def _of_package(name: str) -> Library | None:
 def _module_of(package: metadata.Distribution, name: str) -> str:
     """The module of a package. onnxruntime-ep-nv-tensorrt-rtx-cu13 has one without the version of CUDA in its name."""
     usual = name.replace("-", "_")
-    given = (package.read_text("top_level.txt") or usual).split()
-    return usual if usual in given else given[0]
+    given = (package.read_text("top_level.txt") or "").split()
+    ours = [one for one in given if usual.startswith(one)]
+    return usual if usual in given else next(iter(ours or given), usual)
 
 
 def _call(module: Any, names: tuple[str, ...]) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdrt.common.limits import is_of_memory
 from sdrt.onnx.composed import ATTENTION, PRODUCT
 from sdrt.onnx.engine import FAILURES, ort
 from sdrt.onnx.graph_file import MICROSOFT
@@ -67,7 +68,10 @@ def product_error(device: Device) -> float:
 def _computed(
     device: Device, model: bytes, outputs: Sequence[str], feeds: Mapping[str, Floats]
 ) -> list[Floats] | None:
-    """What the device makes of these inputs. None if it refuses."""
+    """What the device makes of these inputs. None if it refuses.
+
+    Raises `MemoryError` and what else may not happen again, so that nothing is remembered of it.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = 4
     # Otherwise the CPU would run an operator that the device refuses, and be right.
@@ -75,7 +79,9 @@ def _computed(
     options.add_provider_for_devices([device.handle], {})
     try:
         found: list[Floats] = ort.InferenceSession(model, options).run(outputs, feeds)
-    except FAILURES:
+    except FAILURES as error:
+        if is_of_memory(error):
+            raise
         return None
     return found
 

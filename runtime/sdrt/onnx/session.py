@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -38,6 +39,8 @@ _KEPT_BINDINGS = 4
 # A recording is freed only with its session.
 _MOST_RECORDINGS = 8
 _device_locks: dict[str, threading.RLock] = {}
+# What was let go of while another thread used the device, by the lock's id. Only who holds the lock may free it.
+_dropped: defaultdict[int, deque[object]] = defaultdict(deque)
 
 
 def _lock_of_device(config: SessionConfig) -> threading.RLock | None:
@@ -95,6 +98,7 @@ class Component:
         # The CUDA provider keeps recordings and cuDNN's plans for attention per thread, and a plan takes longer to make
         # than a step. So a single thread loads and runs this component.
         self._thread = self._worker() if self._row.device else None
+        self._idle: list[tuple[Any, Bound]] = []
         self._session, loaded = self._create(config, setting, weights, memory)
         # ONNX Runtime may read these weights in every run.
         self._uncopied = [loaded.values[name] for name in loaded.uncopied] if loaded else []
@@ -110,8 +114,20 @@ class Component:
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         self.float32_retry: Float32Retry | None = None
         """Repeats runs that overflow float16. None if the model has no float32 graph."""
-        self._idle: list[tuple[Any, Bound]] = []
         self._lock = threading.Lock()
+
+    def __del__(self) -> None:
+        # Waiting here could take as long as a run, and forever if the garbage is collected in the thread of that run.
+        lock = getattr(self, "_device_lock", None)
+        if lock is None or not hasattr(self, "_session"):
+            return
+        _dropped[id(lock)].append((self._idle, self._session))
+        self._idle, self._session = [], None
+        if lock.acquire(blocking=False):
+            try:
+                _dropped[id(lock)].clear()
+            finally:
+                lock.release()
 
     def require(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         """Raise `ComponentError` unless the graph takes exactly `inputs` and gives at least `outputs`."""
@@ -141,7 +157,11 @@ class Component:
             found = next((entry for entry in self._idle if entry[0] == key), None)
             if found is not None:
                 self._idle.remove(found)
-        bound = Bound(self, shapes, outputs) if found is None else found[1]
+        if found is None:
+            with held(self._device_lock) if self._device_lock else nullcontext():
+                bound = Bound(self, shapes, outputs)
+        else:
+            bound = found[1]
         try:
             yield bound
         finally:
@@ -155,8 +175,13 @@ class Component:
             self._idle.append((key, bound))
             # Buffers with a recording stay, because it cannot be made again for them.
             plain = [entry for entry in self._idle if entry[1].recording == PLAIN]
-            for old in plain[:-_KEPT_BINDINGS]:
-                self._idle.remove(old)
+            old = plain[:-_KEPT_BINDINGS]
+            for entry in old:
+                self._idle.remove(entry)
+        if old:
+            with held(self._device_lock) if self._device_lock else nullcontext():
+                plain.clear()
+                old.clear()
 
     def run(self, feeds: Mapping[str, NDArray[Any]], output: str) -> NDArray[Any]:
         """Run once and return one output. `feeds` may include `optional` inputs, which cannot be bound to buffers."""
@@ -259,6 +284,8 @@ class Component:
         bound.in_use = True
         try:
             with span(self.name), held(self._device_lock) if self._device_lock else nullcontext():
+                if self._device_lock:
+                    _dropped[id(self._device_lock)].clear()
                 interruptible(work, terminate, self._thread)
         except FAILURES as error:
             raise run_failure(self._subject, error) from error

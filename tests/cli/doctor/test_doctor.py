@@ -106,6 +106,9 @@ def test_a_library_says_what_it_is_linked_with(tmp_path: Path) -> None:
     for size in (0, 16, 64, 200, 4096, len(content) // 2):
         (tmp_path / "part.so").write_bytes(content[:size])
         assert linked_libraries(tmp_path / "part.so") in (None, linked)
+    # Where the table of segments begins.
+    (tmp_path / "part.so").write_bytes(content[:0x20] + b"\xff" * 8 + content[0x28:])
+    assert linked_libraries(tmp_path / "part.so") is None
 
 
 def test_no_driver_under_a_gpu_build_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,11 +126,13 @@ def test_parameters_come_back_from_files(
 
 
 @pytest.mark.parametrize("suffix", sorted(FORMATS))
-def test_a_prompt_of_a_space_stays_one(tmp_path: Path, suffix: str) -> None:
-    text = " \nSteps: 1, Seed: 2, Size: 8x8, Version: sdrt"
+@pytest.mark.parametrize("prompt", [" ", "  red"])
+def test_spaces_before_a_prompt_stay(tmp_path: Path, suffix: str, prompt: str) -> None:
     path = tmp_path / f"a{suffix}"
+    text = f"{prompt}\nSteps: 1, Seed: 2, Size: 8x8, Version: sdrt"
     write_image(path, Image.new("RGB", (16, 8)), text, force=False)
-    assert sdrt.read_metadata(path).text == text
+    found = sdrt.read_metadata(path)
+    assert (found.text, found.prompt) == (text, prompt)
 
 
 def test_settings_that_a_jpeg_cannot_hold_are_one_clear_error(tmp_path: Path) -> None:

@@ -10,9 +10,14 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from sdrt.common.notices import Notices
 from sdrt.errors import IntegrityError, UnsupportedModelError
+from sdrt.onnx import create_session
 from sdrt.onnx.composed import ATTENTION, PRODUCT, composed
+from sdrt.onnx.error_messages import Subject
 from sdrt.onnx.graph_file import MICROSOFT
+from sdrt.onnx.memory_graph import MemoryGraph
+from sdrt.onnx.plugins import Device
 
 onnx = pytest.importorskip("onnx", reason="it makes the graphs")
 helper = onnx.helper
@@ -114,6 +119,41 @@ def test_other_products_are_refused(options: dict[str, Any]) -> None:
         UnsupportedModelError, match="fused matrix products of a form that sdrt cannot compose"
     ):
         composed(content, FILE, (PRODUCT,))
+
+
+INFINITE, NAN = float("inf"), float("nan")
+DEVICE = Device(provider="WebGpuExecutionProvider", kind="GPU", vendor="any", facts={}, handle=None)
+
+
+def fit(monkeypatch: pytest.MonkeyPatch, content: bytes, errors: dict[str, float]) -> MemoryGraph | None:
+    """The graph for a device whose probes have these errors."""
+    probes = {name: lambda _, error=error: error for name, error in errors.items()}
+    monkeypatch.setattr(create_session, "_PROBES", probes)
+    subject = Subject(name="unet", path=FILE, provider="webgpu", version="1")
+    memory = MemoryGraph(content=content, folder=FILE.parent)
+    return create_session._fit(subject, DEVICE, memory, Notices(lambda _: None), None)
+
+
+@pytest.mark.parametrize("error", [INFINITE, NAN, 1.0])
+def test_a_device_that_is_wrong_gets_a_graph_without_the_operator(
+    monkeypatch: pytest.MonkeyPatch, error: float
+) -> None:
+    content = product(np.ones((5, 16), np.float32), transB=1)
+    found = fit(monkeypatch, content, {ATTENTION: 0.001, PRODUCT: error})
+    assert found is not None
+    assert found.content == composed(content, FILE, (PRODUCT,))
+    right = fit(monkeypatch, content, {ATTENTION: 0.001, PRODUCT: 0.001})
+    assert right is not None
+    assert right.content == content
+
+
+def test_what_a_device_only_lacks_may_run_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = product(np.ones((16, 16), np.float32), transB=1, alpha=0.5)
+    found = fit(monkeypatch, content, {ATTENTION: 0.001, PRODUCT: INFINITE})
+    assert found is not None
+    assert found.content == content
+    with pytest.raises(UnsupportedModelError, match="fused matrix products"):
+        fit(monkeypatch, content, {ATTENTION: 0.001, PRODUCT: NAN})
 
 
 def test_a_graph_without_attention_stays_as_it_is() -> None:

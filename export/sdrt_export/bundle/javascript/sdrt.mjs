@@ -166,7 +166,7 @@ export class Pipeline {
     }
     signal?.throwIfAborted();
     const texts = [];
-    for (const text of guided ? [negativePrompt, prompt] : [prompt]) texts.push(await this.#encode(text));
+    for (const text of guided ? [negativePrompt, prompt] : [prompt]) texts.push(await this.#encode(text, sessions));
     const text = this.#joined(texts);
     const generator = new Generator(seed);
     const shape = [1, ...plan.latents];
@@ -196,7 +196,7 @@ export class Pipeline {
       onStep?.(number + 1, plan.steps.length);
     }
     signal?.throwIfAborted();
-    return this.#decode(latents);
+    return this.#decode(latents, sessions);
   }
 
   /** Whether the whole prompt is read. The tokens of a longer one are left out at its end. */
@@ -204,25 +204,26 @@ export class Pipeline {
     return this.tokenizer.ids(prompt).length <= this.plan.tokenizer.length - 2;
   }
 
-  async #encode(text) {
+  async #encode(text, sessions) {
     const { input, input_type: kind, output } = this.plan.text_encoder;
     const ids = this.tokenizer.encode(text);
-    return run(this.sessions.text_encoder, output, { [input]: this.#tensor(kind, ids, [1, ids.length]) });
+    return run(sessions.text_encoder, output, { [input]: this.#tensor(kind, ids, [1, ids.length]) });
   }
 
   /** Free the memory of all graphs. The pipeline cannot be used afterwards. A second call does nothing. */
   async release() {
     const sessions = Object.values(this.sessions);
     this.sessions = {};
-    for (const session of sessions) await session.release();
+    this.released ??= Promise.all(sessions.map((session) => session.release()));
+    await this.released;
   }
 
-  async #decode(latents) {
+  async #decode(latents, sessions) {
     const { input, output, factor, shift } = this.plan.vae_decoder;
     const values = await content(latents);
     const scale = Math.fround(this.plan.final_scale * factor);
     const given = this.#floats(values.map((value) => value * scale + Math.fround(shift)), latents.dims);
-    const found = await run(this.sessions.vae_decoder, output, { [input]: given });
+    const found = await run(sessions.vae_decoder, output, { [input]: given });
     const planes = await content(found);
     const [, , height, width] = found.dims;
     const data = new Uint8ClampedArray(4 * width * height).fill(255);

@@ -18,7 +18,7 @@ def linked_libraries(path: Path) -> list[str] | None:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _needed(data) if data[: len(_ELF64)] == _ELF64 else None
-    except (OSError, ValueError, struct.error, StopIteration):  # empty or damaged
+    except (OSError, OverflowError, ValueError, struct.error, StopIteration):  # empty or damaged
         return None
 
 

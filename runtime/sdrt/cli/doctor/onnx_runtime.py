@@ -231,25 +231,25 @@ def missing_libraries() -> list[str]:
     at run time, so cuDNN is always in the list of what it needs.
     """
     wanted = _linked_with_cuda()
-    return [
-        name
-        for name in (*sorted(wanted - {DRIVER_LIBRARY}), CUDNN_LIBRARY)
-        if not (_in_wheel(name) or _loads(name))
-    ]
+    return [name for name in (*sorted(wanted), CUDNN_LIBRARY) if not (_in_wheel(name) or _loads(name))]
 
 
 def _linked_with_cuda() -> set[str]:
     """NVIDIA's libraries that the CUDA provider is linked with. Empty if its file cannot be read."""
     linked = [linked_libraries(folder / _CUDA_PROVIDER) or [] for folder in _onnxruntime_folders()]
-    return {name for names in linked for name in names if name.startswith(("libcu", "libnv"))}
+    return {name for names in linked for name in names if _short(name) in _NVIDIA_WHEELS}
 
 
 def _wheel_of(library: str, major: int) -> str:
     """The package that has one of NVIDIA's libraries, such as libcublas.so.13."""
     if library == CUDNN_LIBRARY:
         return f"nvidia-cudnn-cu{major}"
-    name = library.removeprefix("lib").partition(".")[0]
-    return f"{_NVIDIA_WHEELS.get(name, f'nvidia-{name}')}{'' if major > 12 else f'-cu{major}'}"
+    return f"{_NVIDIA_WHEELS[_short(library)]}{'' if major > 12 else f'-cu{major}'}"
+
+
+def _short(library: str) -> str:
+    """A library's name alone: cublas for libcublas.so.13."""
+    return library.removeprefix("lib").partition(".")[0]
 
 
 def _in_wheel(library: str) -> bool:

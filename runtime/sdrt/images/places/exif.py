@@ -72,7 +72,7 @@ def _text_of(value: object) -> str:
         # Pillow reads text tags as Latin-1. Programs write UTF-8 there.
         with suppress(UnicodeError):
             value = value.encode("latin-1").decode("utf-8")
-        return value.strip("\0 ")
+        return _trimmed(value)
     return ""
 
 
@@ -91,8 +91,12 @@ def decode_comment(raw: bytes) -> str:
         decoded = text.decode("iso2022_jp", "replace")
     else:
         decoded = _guessed(raw)
-    # Cameras fill a comment up with zeros or spaces at its end. Spaces at its start are the prompt's.
-    return decoded.lstrip("\0").rstrip("\0 ")
+    return _trimmed(decoded)
+
+
+def _trimmed(text: str) -> str:
+    """Cameras fill a text up with zeros or spaces at its end. Spaces at its start are the prompt's."""
+    return text.lstrip("\0").rstrip("\0 ")
 
 
 def _guessed(text: bytes) -> str:
