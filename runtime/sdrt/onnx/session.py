@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -158,7 +158,7 @@ class Component:
             if found is not None:
                 self._idle.remove(found)
         if found is None:
-            with held(self._device_lock) if self._device_lock else nullcontext():
+            with self._turn():
                 bound = Bound(self, shapes, outputs)
         else:
             bound = found[1]
@@ -179,7 +179,7 @@ class Component:
             for entry in old:
                 self._idle.remove(entry)
         if old:
-            with held(self._device_lock) if self._device_lock else nullcontext():
+            with self._turn():
                 plain.clear()
                 old.clear()
 
@@ -189,7 +189,7 @@ class Component:
             self.check_input(name, array.dtype, array.shape)
         options, terminate = self._run_options()
         try:
-            with span(self.name), held(self._device_lock) if self._device_lock else nullcontext():
+            with span(self.name), self._turn():
                 found: NDArray[Any] = interruptible(
                     lambda: self._session.run([output], dict(feeds), options), terminate, self._thread
                 )[0]
@@ -239,11 +239,15 @@ class Component:
         """An `IOBinding` with nothing bound yet."""
         return self._session.io_binding()
 
+    def _turn(self) -> AbstractContextManager[None]:
+        """A context in which nothing else uses the device, if that is necessary."""
+        return held(self._device_lock) if self._device_lock else nullcontext()
+
     @contextmanager
     def device(self) -> Iterator[None]:
         """A context for work on the device's memory. It waits for the device, and raises failures as sdrt's errors."""
         try:
-            with held(self._device_lock) if self._device_lock else nullcontext():
+            with self._turn():
                 yield
         except FAILURES as error:
             raise run_failure(self._subject, error) from error
@@ -283,7 +287,7 @@ class Component:
 
         bound.in_use = True
         try:
-            with span(self.name), held(self._device_lock) if self._device_lock else nullcontext():
+            with span(self.name), self._turn():
                 if self._device_lock:
                     _dropped[id(self._device_lock)].clear()
                 interruptible(work, terminate, self._thread)
