@@ -176,8 +176,7 @@ class Component:
             # Buffers with a recording stay, because it cannot be made again for them.
             plain = [entry for entry in self._idle if entry[1].recording == PLAIN]
             old = plain[:-_KEPT_BINDINGS]
-            for entry in old:
-                self._idle.remove(entry)
+            self._idle = [entry for entry in self._idle if entry not in old]
         if old:
             with self._turn():
                 plain.clear()
