@@ -17,6 +17,10 @@ from tests.made_once import MadeOnce
 if TYPE_CHECKING:
     from sdrt import StableDiffusionPipeline
 
+# huggingface_hub reads it when it is first imported, which may be while tests are collected. Without it, a test of a
+# machine without the network waits 23 s for the retries.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:

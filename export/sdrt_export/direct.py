@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -114,10 +115,13 @@ class DirectModel(Model):
             IntegrityError: a tensor is missing, or has another shape than the config says.
             UnsupportedModelError: a tensor is left over, or a config says something that is not supported.
         """
-        for part in dict.fromkeys(piece.component.checkpoint for piece in self.pieces.values()):
-            own = {name: one for name, one in self.pieces.items() if one.component.checkpoint == part}
-            first = next(iter(own.values()))
-            with self.checkpoint.errors_of(part):
+        parts: dict[tuple[str, str], dict[str, Piece]] = {}
+        for name, piece in self.pieces.items():
+            parts.setdefault((piece.component.checkpoint, piece.place), {})[name] = piece
+        for (part, _), own in parts.items():
+            name, first = next(iter(own.items()))
+            # A ControlNet is not in the checkpoint.
+            with nullcontext() if name in self.controlnets else self.checkpoint.errors_of(part):
                 check_usage(
                     first.place,
                     [piece.component for piece in own.values()],
