@@ -95,7 +95,6 @@ class Turns:
             self._call,
             rule,
             job.plan,
-            stochastic=stochastic,
             unconditional=self._without_prompt if sampler.needs_unconditional else None,
         )
 

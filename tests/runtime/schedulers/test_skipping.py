@@ -13,6 +13,7 @@ from sdrt.schedulers import Plan, Scheduler, resolve_scheduler
 from sdrt.schedulers.skipping import (
     FEWEST_STEPS,
     Call,
+    EstimateLine,
     Past,
     Rule,
     Skipping,
@@ -147,13 +148,67 @@ def test_guidance_may_come_before_or_after_the_sum() -> None:
 def test_a_sampler_with_noise_keeps_the_last_estimate() -> None:
     plan = scheduler("euler_a").plan(20)
     estimates = iter(np.random.default_rng(5).standard_normal((20, 1, 4, 2, 2)).astype(np.float32))
-    skipping = Skipping(lambda x, sigma: next(estimates), SPECTRUM, plan, stochastic=True)
+    rule = rule_for("balanced", plan, scheduler("euler_a").sampler, stochastic=True)
+    assert rule is not None
+    skipping = Skipping(lambda x, sigma: next(estimates), rule, plan)
     x = np.ones((1, 4, 2, 2), np.float32)
     made = [skipping(x, sigma) for sigma in plan.sigmas[:-1]]
-    np.testing.assert_array_equal(made[4], made[3])
-    assert np.abs(made[5] - made[4]).max() > 0.1
+    np.testing.assert_array_equal(made[2], made[1])
+    assert np.abs(made[3] - made[2]).max() > 0.1
     # They are not the same array, which a sampler may write to.
-    assert not np.shares_memory(made[4], made[3])
+    assert not np.shares_memory(made[2], made[1])
+
+
+def test_a_part_of_the_line_through_two_estimates() -> None:
+    rule = EstimateLine(warm_up=2, window=4, growth=0, share=0.25)
+    found = rule(past([0.0, 0.2], 0.3, index=3))
+    # The line goes on by half of its last difference, and a quarter of that counts.
+    np.testing.assert_allclose(found, [-0.125, 1.125])
+    # One call makes no line.
+    np.testing.assert_allclose(EstimateLine(warm_up=1, window=4, growth=0)(past([0.0], 0.1, index=1)), [1])
+
+
+@pytest.mark.parametrize(
+    "name", ["euler", "ddim", "dpmpp_2m", "unipc", "lms", "deis", "heun", "dpm2", "pndm"]
+)
+def test_estimates_on_a_line_are_as_without(name: str) -> None:
+    """If the estimates are a line in time, the run is that of every call, with half of them."""
+    own = scheduler(name)
+    plan = own.plan(24)
+    offset, rise = np.random.default_rng(1).standard_normal((2, 1, 4, 8, 8)).astype(np.float32)
+    made = list[float]()
+
+    def denoise(x: Array, sigma: float) -> Array:
+        made.append(sigma)
+        time = (plan.timesteps[0] - plan.timestep(sigma)) / (plan.timesteps[0] - plan.timesteps[-1])
+        return offset + np.float32(time) * rise
+
+    def run(function: Callable[[Array, float], Array]) -> Array:
+        made.clear()
+        x = np.random.default_rng(2).standard_normal((1, 4, 8, 8)).astype(np.float32)
+        return list(own.sample(function, x * np.float32(plan.init_scale), plan, noise=lambda: x))[-1].x
+
+    expected = run(denoise)
+    whole = len(made)
+    found = run(Skipping(denoise, EstimateLine(warm_up=6, window=3, growth=0, share=1), plan))
+    assert len(made) <= 0.65 * whole
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("speed", "steps", "calls"),
+    [
+        ("balanced", 20, [0, 1, 2, 3, 4, 6, 8, 11, 14, 17, 19]),
+        ("fast", 20, [0, 3, 7, 11, 15, 19]),
+        ("balanced", 50, [0, 1, 2, 5, 8, 11, 14, 18, 22, 26, 30, 35, 40, 45, 49]),
+        ("fast", 50, [0, 1, 4, 7, 11, 16, 22, 28, 35, 43, 49]),
+    ],
+)
+def test_the_calls_that_the_documents_name(speed: str, steps: int, calls: list[int]) -> None:
+    own = scheduler("dpmpp_2m")
+    rule = rule_for(speed, own.plan(steps), own.sampler)
+    assert rule is not None
+    assert [n for n, one in enumerate(called(rule, "dpmpp_2m", steps)) if one == "1"] == calls
 
 
 def test_after_a_change_the_calls_begin_anew() -> None:

@@ -1,12 +1,13 @@
 """What all rules for skipping share: what they know of a run, and what they decide.
 
-A rule decides before each evaluation whether the U-Net is called, or whether a sum of its past outputs takes the place
-of a call. The sum has one weight for each past call. So it does not matter whether the rows of the batch are summed
-before guidance or after it: guidance adds rows up too.
+A rule decides before each evaluation whether the U-Net is called, or whether a sum of what past calls gave takes the
+place of a call. The sum has one weight for each past call. So it does not matter whether the rows of the batch are
+summed before guidance or after it: guidance adds rows up too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from sdrt.schedulers.plan import Plan
 from sdrt.schedulers.samplers import Latents
 
-__all__ = ["Call", "Past", "Rule", "Weights", "line"]
+__all__ = ["Call", "Past", "Rule", "Weights", "is_called", "line"]
 
 Weights = npt.NDArray[np.floating[Any]]
 
@@ -29,7 +30,7 @@ class Call:
     Attributes:
         index: the number of the evaluation, from 0.
         time: where in the run it is: 0 at the first timestep of the plan, 1 at the last.
-        output: what came of it: an array [..., C, h, w] that may be added up with those of other calls.
+        output: what the rule adds up: an array [..., C, h, w], the estimate or the slope.
     """
 
     index: int
@@ -65,13 +66,29 @@ class Past:
 
 
 class Rule(Protocol):
-    """Decides which evaluations call the U-Net."""
+    """Decides which evaluations call the U-Net, and what takes the place of the others."""
+
+    @property
+    def adds_estimates(self) -> bool:
+        """Whether the rule adds up estimates of the clean latents.
+
+        Otherwise it adds up slopes (x - denoised)/σ, which are ε, or the velocity in flow matching.
+        """
 
     def __call__(self, past: Past) -> Weights | None:
         """The weight of each past call's output in the sum that takes the place of a call; None to call the U-Net.
 
         There is at least one past call.
         """
+
+
+def is_called(past: Past, *, warm_up: int, window: float, growth: float) -> bool:
+    """Whether an evaluation is called by a rule that calls one in a window of evaluations, which grows with each call.
+
+    The first `warm_up` evaluations are called, and the last one.
+    """
+    since = len(past.calls) - warm_up
+    return since < 0 or past.is_last or past.skipped + 1 >= math.floor(window + growth * since)
 
 
 def line(past: Past) -> Weights:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from sdrt.schedulers.plan import Plan
 from sdrt.schedulers.skipping.base import Rule
+from sdrt.schedulers.skipping.estimate_line import EstimateLine
 from sdrt.schedulers.skipping.spectrum import Spectrum
 from sdrt.schedulers.table import SamplerRow
 
@@ -17,28 +18,28 @@ FEWEST_STEPS = 15
 """With fewer steps, each call counts."""
 
 _LONG = 35
-# By speed: the rule for long runs, of `_LONG` evaluations or more, and that for shorter ones. With fewer calls, a
-# polynomial of low degree goes less astray, and the first calls count for more.
+# By speed: the rule for long runs, of `_LONG` evaluations or more, and that for shorter ones.
 _RULES: Mapping[str, tuple[Rule, Rule]] = {
     "balanced": (
         Spectrum(warm_up=3, window=3, growth=0.25),
         Spectrum(warm_up=5, window=2.5, growth=0.25, degree=2),
     ),
     "fast": (
-        Spectrum(warm_up=2, window=3, growth=0.5),
-        Spectrum(warm_up=1, window=2, growth=0.6, degree=2, ridge=0.1, share=0.75),
+        EstimateLine(warm_up=2, window=3.2, growth=0.7),
+        EstimateLine(warm_up=1, window=3.7, growth=0.3, share=0.25),
     ),
 }
-# The same for samplers that add noise in each step. Their windows hardly grow, because each call takes in the noise of
-# its window.
+# The same for samplers that add noise in each step. A line through two estimates would continue the noise in them. With
+# the last estimate, two steps of such a sampler are one step of their length. The windows hardly grow, because each
+# call takes in the noise of its window.
 _WITH_NOISE: Mapping[str, tuple[Rule, Rule]] = {
     "balanced": (
-        Spectrum(warm_up=2, window=3, growth=0.1),
-        Spectrum(warm_up=2, window=2, growth=0.1),
+        EstimateLine(warm_up=2, window=3, growth=0.1, share=0),
+        EstimateLine(warm_up=2, window=2, growth=0.1, share=0),
     ),
     "fast": (
-        Spectrum(warm_up=2, window=4, growth=0.1),
-        Spectrum(warm_up=2, window=3, growth=0.1),
+        EstimateLine(warm_up=2, window=4, growth=0.1, share=0),
+        EstimateLine(warm_up=2, window=3, growth=0.1, share=0),
     ),
 }
 

@@ -16,15 +16,10 @@ __all__ = ["Skipping"]
 class Skipping:
     """The function `(x, sigma) → denoised` of another denoiser, or what a rule puts in its place.
 
-    A rule adds up slopes (x - denoised)/σ, which is ε, or the velocity in flow matching. With a sampler that adds noise
-    in each step, the slopes contain noise that the state no longer has. There, the last estimate of the clean latents
-    takes the place of a call: with it, two steps of such a sampler are one step of their length.
-
     Args:
         denoise: the denoiser.
         rule: decides which evaluations call it.
         plan: the evaluations of the run.
-        stochastic: whether the sampler adds noise in each step.
         unconditional: returns the estimate without the prompt in the last call, if the sampler needs it.
     """
 
@@ -34,11 +29,10 @@ class Skipping:
         rule: Rule,
         plan: Plan,
         *,
-        stochastic: bool = False,
         unconditional: Callable[[], Latents] | None = None,
     ) -> None:
         self._denoise, self._rule, self._plan = denoise, rule, plan
-        self._holds, self._without_prompt = stochastic, unconditional
+        self._without_prompt = unconditional
         self._index = self._made = 0
         self._calls: list[Call] = []
         # The estimates of the last evaluation [1 or 2, N, C, h, w]: with the prompt, and without it if that is needed.
@@ -53,7 +47,8 @@ class Skipping:
         else:
             self._estimates = self._called(x, sigma)
             self._made += 1
-            output = self._estimates if self._holds else (x - self._estimates) / np.float32(sigma)
+            whole = self._rule.adds_estimates
+            output = self._estimates if whole else (x - self._estimates) / np.float32(sigma)
             self._calls.append(Call(index=self._index, time=time, output=output))
         self._index += 1
         denoised: Latents = self._estimates[0]
@@ -84,14 +79,13 @@ class Skipping:
         return np.stack(made)
 
     def _put_in_place(self, weights: Weights, x: Latents, sigma: float) -> Latents:
-        if self._holds:
-            return np.array(self._calls[-1].output)
         total: Latents = np.zeros_like(self._calls[-1].output)
         for weight, call in zip(weights, self._calls, strict=True):
             if weight:
                 total += np.float32(weight) * call.output
-        total *= np.float32(-sigma)
-        total += x
+        if not self._rule.adds_estimates:
+            total *= np.float32(-sigma)
+            total += x
         return total
 
     def _time(self, sigma: float) -> float:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.polynomial.chebyshev import chebvander
 
-from sdrt.schedulers.skipping.base import Past, Weights, line
+from sdrt.schedulers.skipping.base import Past, Weights, is_called, line
 
 __all__ = ["Spectrum"]
 
@@ -41,10 +40,14 @@ class Spectrum:
     ridge: float = 0.01
     share: float = 0.5
 
+    @property
+    def adds_estimates(self) -> bool:
+        """See `Rule`."""
+        return False
+
     def __call__(self, past: Past) -> Weights | None:
         """See `Rule`."""
-        since = len(past.calls) - self.warm_up
-        if since < 0 or past.is_last or past.skipped + 1 >= math.floor(self.window + self.growth * since):
+        if is_called(past, warm_up=self.warm_up, window=self.window, growth=self.growth):
             return None
         # Two calls make no more than a line.
         share = self.share if len(past.calls) > _LINE else 0.0
