@@ -255,8 +255,8 @@ class Settings(ImagePromptSettings):
     accelerate: str = setting(
         "off",
         "Call the U-Net only in some steps: in about half of them (balanced), or in a third (fast).",
-        more="In the others, its past outputs take the place of a call. Nothing is skipped in runs of few steps. The "
-        "result has the number of skipped_calls.",
+        more="In the others, a sum of what past calls gave takes their place. Nothing is skipped in runs of few steps. "
+        "The result has the number of skipped_calls.",
         kind=str,
         choices=("off", "balanced", "fast"),
         group=Group.SAMPLING,
