@@ -17,8 +17,8 @@ from tests.made_once import MadeOnce
 if TYPE_CHECKING:
     from sdrt import StableDiffusionPipeline
 
-# huggingface_hub reads it when it is first imported, which may be while tests are collected. Without it, a test of a
-# machine without the network waits 23 s for the retries.
+# Tests stay off the network. huggingface_hub reads this when it is first imported, which may be while tests are
+# collected. Later, it would try to connect for 23 s.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
@@ -44,20 +44,18 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
 
 @pytest.fixture(scope="session", autouse=True)
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache for what session fixtures do, before a test's own one is set; huggingface_hub stays off the network."""
+    """A cache for what session fixtures do, before a test's own one is set."""
     with pytest.MonkeyPatch.context() as patch:
         cache = tmp_path_factory.mktemp("cache")
         patch.setenv("SDRT_CACHE", str(cache))
-        patch.setenv("HF_HUB_OFFLINE", "1")
         yield cache
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder per test; huggingface_hub stays off the network."""
+    """A cache folder per test, for huggingface_hub too."""
     cache = tmp_path / "cache"
     monkeypatch.setenv("SDRT_CACHE", str(cache))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     return cache
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,13 +22,12 @@ from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt_export.checkpoints.checker import names_checker
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.opening import Beside, open_checkpoint
-from sdrt_export.checkpoints.usage import check_usage
 from sdrt_export.component_graphs import graph_of, has_kind
 from sdrt_export.controlnets import controlnets_of
 from sdrt_export.default_settings import default_settings
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.graphs.in_place import bind_in_place
-from sdrt_export.piece import Piece, pieces_of
+from sdrt_export.piece import Piece, check_pieces, pieces_of
 from sdrt_export.side_files import index_of
 from sdrt_export.targets import OPSET, TARGETS
 from sdrt_export.tensors.array import Array, Shape
@@ -115,19 +114,17 @@ class DirectModel(Model):
             IntegrityError: a tensor is missing, or has another shape than the config says.
             UnsupportedModelError: a tensor is left over, or a config says something that is not supported.
         """
-        parts: dict[tuple[str, str], dict[str, Piece]] = {}
-        for name, piece in self.pieces.items():
-            parts.setdefault((piece.component.checkpoint, piece.place), {})[name] = piece
-        for (part, _), own in parts.items():
-            name, first = next(iter(own.items()))
-            # A ControlNet is not in the checkpoint.
-            with nullcontext() if name in self.controlnets else self.checkpoint.errors_of(part):
-                check_usage(
-                    first.place,
-                    [piece.component for piece in own.values()],
-                    [self._graph(name, WHOLE_GRAPH).sources for name in own],
-                    first.tensors,
-                )
+        check_pieces(
+            self.pieces.values(),
+            lambda piece: self._graph(piece.component.name, WHOLE_GRAPH).sources,
+            self._errors_of,
+        )
+
+    def _errors_of(self, piece: Piece) -> AbstractContextManager[None]:
+        """See `Checkpoint`. A ControlNet is not in the checkpoint."""
+        if piece.component.name in self.controlnets:
+            return nullcontext()
+        return self.checkpoint.errors_of(piece.component.checkpoint)
 
     @property
     def controlnet_names(self) -> tuple[str, ...]:

@@ -15,14 +15,13 @@ from sdrt.model_folder.graph_kind import NO_MORE, MoreInputs
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.folder import FolderCheckpoint
 from sdrt_export.checkpoints.random import RandomCheckpoint
-from sdrt_export.checkpoints.usage import check_usage
 from sdrt_export.component_graphs import GRAPH, arranged_weights, graphs_of, transposed_weights
 from sdrt_export.controlnets import control_inputs
 from sdrt_export.graphs.files import plain_file, write_graphs
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.hashes import Hashes
 from sdrt_export.image_prompts import ImagePrompts
-from sdrt_export.piece import Piece, pieces_of
+from sdrt_export.piece import Piece, check_pieces, pieces_of
 from sdrt_export.side_files import SCHEDULER, index, write_json, write_side_files
 from sdrt_export.targets import Target
 from sdrt_export.tensors.array import Array
@@ -89,7 +88,8 @@ class Job:
         """Build all graphs, check that they fit the checkpoint, then write them one by one."""
         pieces = [*pieces_of(self.checkpoint), *self.more]
         graphs = {piece.component.name: self._build(piece) for piece in pieces}
-        self._check_tensors(pieces, graphs)
+        # Before any is written.
+        check_pieces(pieces, lambda piece: graphs[piece.component.name][GRAPH].sources, self._errors_of)
         self._check_parts()
         self._tell_of_checker()
         return {piece.component.name: self._finish(piece, graphs[piece.component.name]) for piece in pieces}
@@ -115,20 +115,6 @@ class Job:
         """See `Checkpoint`. A TAESD and ControlNets are not parts of the checkpoint."""
         is_part = not any(piece is one for one in self.more)
         return self.checkpoint.errors_of(piece.component.checkpoint) if is_part else nullcontext()
-
-    def _check_tensors(self, pieces: list[Piece], graphs: Mapping[str, Graphs]) -> None:
-        """Check each part of the checkpoint against the graphs that are made of it, before any is written."""
-        parts: dict[tuple[str, str], list[Piece]] = {}
-        for piece in pieces:
-            parts.setdefault((piece.component.checkpoint, piece.place), []).append(piece)
-        for (_, place), own in parts.items():
-            with self._errors_of(own[0]):
-                check_usage(
-                    place,
-                    [piece.component for piece in own],
-                    [graphs[piece.component.name][GRAPH].sources for piece in own],
-                    own[0].tensors,
-                )
 
     def _check_parts(self) -> None:
         """Check that the text encoders and the U-Net are of the same model."""

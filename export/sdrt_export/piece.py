@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from sdrt.vae.latent_scale import LatentScale
 from sdrt_export.checkpoints.checkpoint import Checkpoint
+from sdrt_export.checkpoints.usage import check_usage
 from sdrt_export.components import Component, components_of
 from sdrt_export.components.image_encoder import SAFETY_CHECKER
-from sdrt_export.tensors.array import Array
+from sdrt_export.tensors.array import Array, Shape
 from sdrt_export.tensors.finite import FiniteTensors
 
-__all__ = ["Piece", "pieces_of"]
+__all__ = ["Piece", "check_pieces", "pieces_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,30 @@ def pieces_of(checkpoint: Checkpoint) -> list[Piece]:
         place, tensors, config = parts[row.checkpoint]
         made.append(Piece(component=row, place=place, config=config, tensors=FiniteTensors(place, tensors)))
     return made
+
+
+def check_pieces(
+    pieces: Iterable[Piece],
+    needed: Callable[[Piece], Mapping[str, Shape]],
+    errors_of: Callable[[Piece], AbstractContextManager[None]],
+) -> None:
+    """Check that the graphs of the pieces use every tensor of each part, with its shape.
+
+    Args:
+        pieces: those of a checkpoint, and further ones.
+        needed: the tensors that a piece's graph needs.
+        errors_of: the block for errors about a piece. See `Checkpoint.errors_of`.
+
+    Raises:
+        IntegrityError: a tensor is missing, or has another shape than the config says.
+        UnsupportedModelError: a tensor is left over.
+    """
+    parts: dict[tuple[str, str], list[Piece]] = {}
+    for piece in pieces:
+        parts.setdefault((piece.component.checkpoint, piece.place), []).append(piece)
+    for (_, place), own in parts.items():
+        with errors_of(own[0]):
+            check_usage(place, [piece.component for piece in own], map(needed, own), own[0].tensors)
 
 
 def _checker(checkpoint: Checkpoint) -> list[Component]:

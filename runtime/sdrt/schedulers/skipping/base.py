@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from sdrt.schedulers.plan import Plan
 from sdrt.schedulers.samplers import Latents
 
-__all__ = ["Call", "Past", "Rule", "Weights", "is_called", "line"]
+__all__ = ["Call", "Past", "Rule", "Weights", "Windows", "line"]
 
 Weights = npt.NDArray[np.floating[Any]]
 
@@ -66,14 +66,14 @@ class Past:
 
 
 class Rule(Protocol):
-    """Decides which evaluations call the U-Net, and what takes the place of the others."""
+    """Decides which evaluations call the U-Net, and what takes the place of the others.
 
-    @property
-    def adds_estimates(self) -> bool:
-        """Whether the rule adds up estimates of the clean latents.
+    Attributes:
+        adds_estimates: whether the rule adds up estimates of the clean latents. Otherwise it adds up slopes
+            (x - denoised)/σ, which are ε, or the velocity in flow matching.
+    """
 
-        Otherwise it adds up slopes (x - denoised)/σ, which are ε, or the velocity in flow matching.
-        """
+    adds_estimates: ClassVar[bool]
 
     def __call__(self, past: Past) -> Weights | None:
         """The weight of each past call's output in the sum that takes the place of a call; None to call the U-Net.
@@ -82,13 +82,27 @@ class Rule(Protocol):
         """
 
 
-def is_called(past: Past, *, warm_up: int, window: float, growth: float) -> bool:
-    """Whether an evaluation is called by a rule that calls one in a window of evaluations, which grows with each call.
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """Which evaluations are called: the first ones, then one in a window, which grows with each call, and the last one.
 
-    The first `warm_up` evaluations are called, and the last one.
+    The decision depends on the numbers of the evaluations alone, not on what is in an image. So an image of a batch is
+    the same as alone.
+
+    Attributes:
+        warm_up: the number of calls before any is skipped.
+        window: one of so many evaluations is called, at first.
+        growth: by how much the window grows with each call.
     """
-    since = len(past.calls) - warm_up
-    return since < 0 or past.is_last or past.skipped + 1 >= math.floor(window + growth * since)
+
+    warm_up: int
+    window: float
+    growth: float
+
+    def calls(self, past: Past) -> bool:
+        """Whether the next evaluation is called."""
+        since = len(past.calls) - self.warm_up
+        return since < 0 or past.is_last or past.skipped + 1 >= math.floor(self.window + self.growth * since)
 
 
 def line(past: Past) -> Weights:

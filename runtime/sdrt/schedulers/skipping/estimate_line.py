@@ -8,38 +8,28 @@ to call. This rule does the same between two calls.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from sdrt.schedulers.skipping.base import Past, Weights, is_called, line
+from sdrt.schedulers.skipping.base import Past, Weights, Windows, line
 
 __all__ = ["EstimateLine"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EstimateLine:
-    """After a warm-up, one call in a window of evaluations, which grows with each call.
-
-    The decision depends on the numbers of the evaluations alone, as with `Spectrum`.
+class EstimateLine(Windows):
+    """In place of a call, a part of the line through the estimates of the last two calls.
 
     Attributes:
-        warm_up: the number of calls before any is skipped.
-        window: one of so many evaluations is called, at first.
-        growth: by how much the window grows with each call.
         share: how far to follow the line. 0 keeps the last estimate.
     """
 
-    warm_up: int
-    window: float
-    growth: float
-    share: float = 0.5
+    adds_estimates: ClassVar[bool] = True
 
-    @property
-    def adds_estimates(self) -> bool:
-        """See `Rule`."""
-        return True
+    share: float = 0.5
 
     def __call__(self, past: Past) -> Weights | None:
         """See `Rule`."""
-        if is_called(past, warm_up=self.warm_up, window=self.window, growth=self.growth):
+        if self.calls(past):
             return None
         weights = self.share * line(past)
         weights[-1] += 1 - self.share

@@ -47,8 +47,9 @@ class Skipping:
         else:
             self._estimates = self._called(x, sigma)
             self._made += 1
-            whole = self._rule.adds_estimates
-            output = self._estimates if whole else (x - self._estimates) / np.float32(sigma)
+            output = self._estimates
+            if not self._rule.adds_estimates:
+                output = (x - output) / np.float32(sigma)
             self._calls.append(Call(index=self._index, time=time, output=output))
         self._index += 1
         denoised: Latents = self._estimates[0]

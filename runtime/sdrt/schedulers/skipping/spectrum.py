@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.polynomial.chebyshev import chebvander
 
-from sdrt.schedulers.skipping.base import Past, Weights, is_called, line
+from sdrt.schedulers.skipping.base import Past, Weights, Windows, line
 
 __all__ = ["Spectrum"]
 
@@ -15,39 +16,29 @@ _LINE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spectrum:
-    """After a warm-up, one call in a window of evaluations, which grows with each call.
+class Spectrum(Windows):
+    """In place of a call, a mean of two outputs.
 
-    The output is a mean of two: that of a polynomial with ridge regression, which all calls determine, and that of the
-    line through the last two. The decision depends on the numbers of the evaluations alone, not on what is in an image.
-    So an image of a batch is the same as alone.
+    One is that of a polynomial with ridge regression, which all calls determine, the other that of the line through the
+    last two.
 
     The paper's regression is of features inside the network, with a penalty of 0.1. For outputs, 0.01 measured better.
 
     Attributes:
-        warm_up: the number of calls before any is skipped.
-        window: one of so many evaluations is called, at first.
-        growth: by how much the window grows with each call.
         degree: the degree of the polynomial.
         ridge: the weight of the regression's penalty.
         share: the share of the polynomial in the mean. The paper's w.
     """
 
-    warm_up: int
-    window: float
-    growth: float
+    adds_estimates: ClassVar[bool] = False
+
     degree: int = 3
     ridge: float = 0.01
     share: float = 0.5
 
-    @property
-    def adds_estimates(self) -> bool:
-        """See `Rule`."""
-        return False
-
     def __call__(self, past: Past) -> Weights | None:
         """See `Rule`."""
-        if is_called(past, warm_up=self.warm_up, window=self.window, growth=self.growth):
+        if self.calls(past):
             return None
         # Two calls make no more than a line.
         share = self.share if len(past.calls) > _LINE else 0.0
